@@ -1,0 +1,1 @@
+//! What Styxy promises, shown from outside.
