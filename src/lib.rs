@@ -7,5 +7,8 @@
 //! programs made of them, and `cli` is what a person types.
 
 pub mod api;
+pub mod config;
 pub mod error;
+pub mod paths;
+pub mod project;
 pub mod text;
