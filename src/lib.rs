@@ -11,4 +11,5 @@ pub mod config;
 pub mod error;
 pub mod paths;
 pub mod project;
+pub mod registry;
 pub mod text;

@@ -1,0 +1,505 @@
+//! A request becomes an allocation: reuse, pick, record.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::candidates::{Origin, Search, Skip, seed};
+use super::machine::Machine;
+use super::model::{
+    Allocation, Assignment, AssignmentKey, Change, Lease, Moment, Owner, Reason, Service,
+};
+use super::tables::Entry;
+use super::{Event, Registry};
+use crate::api::{IfRunning, Moved, Protocol};
+use crate::config::ServiceType;
+use crate::error::Error;
+
+/// A request whose values were checked and whose owner was verified.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// A service type.
+    pub service_type: String,
+    /// The service's name; only named requests are reused.
+    pub service_name: Option<String>,
+    /// The project's root.
+    pub project_path: Option<String>,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The port asked for by number.
+    pub wish: Option<u16>,
+    /// Take the first candidate or none.
+    pub exact: bool,
+    /// The process it is for.
+    pub owner: Option<Owner>,
+    /// The registered client that asks.
+    pub instance_id: Option<String>,
+    /// The lease asked for.
+    pub lease: Option<Duration>,
+    /// What to do when that service runs already.
+    pub if_running: IfRunning,
+    /// What will name the allocation.
+    pub lock_id: Uuid,
+}
+
+/// An allocation that was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// Which one.
+    pub lock_id: Uuid,
+    /// It was there before.
+    pub reused: bool,
+    /// The other live allocations of the same service.
+    pub also_running: Vec<Uuid>,
+    /// The service's assignment went to another port.
+    pub moved: Option<Moved>,
+    /// Sentences a person wants to know besides.
+    pub notes: Vec<String>,
+}
+
+/// What is decided about a named request whose service has an allocation already.
+enum Reuse {
+    /// Answer that one as it is.
+    AsItIs(Uuid),
+    /// It goes to the new owner.
+    HandOver(Uuid),
+    /// Make a new one beside these.
+    Another(Vec<Uuid>),
+}
+
+/// A port that was found, and what was passed over on the way.
+struct Pick {
+    port: u16,
+    origin: Origin,
+    wish_skipped: Option<Skip>,
+    /// Somebody whom the registry does not know listens on the service's own port.
+    assigned_taken: bool,
+}
+
+impl Registry {
+    /// Decides a request. The change is made in memory and waits for [`Registry::commit`].
+    ///
+    /// # Errors
+    ///
+    /// The request's refusal; nothing is changed then.
+    pub fn allocate(
+        &mut self,
+        request: &Request,
+        machine: &mut impl Machine,
+        now: Moment,
+    ) -> Result<Granted, Error> {
+        let service_type = self.service_type(&request.service_type)?;
+        if let Some(entry) = self.tables.allocations.get(&request.lock_id) {
+            return repeated(request, &entry.allocation);
+        }
+        let beside = match self.reuse(request, machine, now)? {
+            Reuse::AsItIs(lock_id) => {
+                let notes = self.other_port(lock_id, request);
+                return Ok(granted_again(lock_id, notes));
+            }
+            Reuse::HandOver(lock_id) => return Ok(self.hand_over(lock_id, request, now)),
+            Reuse::Another(beside) => beside,
+        };
+        self.make(request, &service_type, beside, machine, now)
+    }
+
+    /// The service type of that name.
+    pub(super) fn service_type(&self, name: &str) -> Result<ServiceType, Error> {
+        let services = &self.policy.services;
+        services.get(name).cloned().ok_or_else(|| Error::UnknownServiceType {
+            given: name.to_owned(),
+            nearest: None,
+            known: services.keys().cloned().collect(),
+        })
+    }
+
+    /// Step 3 of the design: whether a named service's allocation answers this request too.
+    fn reuse(
+        &self,
+        request: &Request,
+        machine: &mut impl Machine,
+        now: Moment,
+    ) -> Result<Reuse, Error> {
+        let Some(name) = &request.service_name else {
+            return Ok(Reuse::Another(Vec::new()));
+        };
+        let mut running = self.service(request.project_path.as_deref(), name, request.protocol);
+        running.sort_by_key(|entry| (entry.allocation.allocated_at_ms, entry.allocation.lock_id));
+
+        let fits = |entry: &&&Entry| {
+            !request.exact || request.wish.is_none_or(|wish| wish == entry.allocation.port)
+        };
+        let same_owner = |entry: &&&Entry| {
+            let owner = entry.allocation.owner.map(|owner| owner.process);
+            owner.is_some() && owner == request.owner.map(|owner| owner.process)
+        };
+        if let Some(entry) = running.iter().filter(fits).find(same_owner) {
+            return Ok(Reuse::AsItIs(entry.allocation.lock_id));
+        }
+        for entry in running.iter().filter(fits) {
+            let allocation = &entry.allocation;
+            let owner_gone = allocation
+                .owner
+                .is_none_or(|owner| owner.implicit || !machine.is_alive(owner.process));
+            if owner_gone
+                && allocation.instance_id == request.instance_id
+                && machine.listener(allocation).is_none()
+            {
+                return Ok(Reuse::HandOver(allocation.lock_id));
+            }
+        }
+        match (running.first(), request.if_running) {
+            (Some(first), IfRunning::Refuse) => {
+                Err(Error::AlreadyRunning { running: Box::new(Self::entry_to_wire(first, now)) })
+            }
+            (Some(first), IfRunning::Reuse) => Ok(Reuse::AsItIs(first.allocation.lock_id)),
+            _ => Ok(Reuse::Another(running.iter().map(|entry| entry.allocation.lock_id).collect())),
+        }
+    }
+
+    /// The live allocations of a named service with just that protocol.
+    fn service(&self, project: Option<&str>, name: &str, protocol: Protocol) -> Vec<&Entry> {
+        let ids = self.tables.of_service(project, name).iter();
+        ids.filter_map(|lock_id| self.tables.allocations.get(lock_id))
+            .filter(|entry| entry.allocation.protocol == protocol)
+            .collect()
+    }
+
+    /// Gives an allocation that nobody uses to whoever asks now.
+    fn hand_over(&mut self, lock_id: Uuid, request: &Request, now: Moment) -> Granted {
+        let mut notes = self.other_port(lock_id, request);
+        if let Some(entry) = self.tables.allocations.get(&lock_id) {
+            let mut allocation = entry.allocation.clone();
+            // The name says which service it is; its new owner may know better what it is.
+            allocation.service_type.clone_from(&request.service_type);
+            allocation.owner = request.owner;
+            allocation.lease = self.lease_for(request, now, &mut notes);
+            allocation.taken_over = false;
+            self.record(Change::Allocation(allocation));
+        }
+        granted_again(lock_id, notes)
+    }
+
+    /// Why a service that has a port already does not get the one asked for.
+    fn other_port(&self, lock_id: Uuid, request: &Request) -> Vec<String> {
+        let port = self.allocation(lock_id).map(|allocation| allocation.port);
+        let told = request.wish.zip(port).filter(|(wish, port)| wish != port);
+        let tell = |(wish, port)| {
+            format!(
+                "not {wish}: this service has port {port} already (styxy release {lock_id} gives it back)"
+            )
+        };
+        told.map(tell).into_iter().collect()
+    }
+
+    /// Steps 4 to 6: a port, an allocation, an assignment.
+    fn make(
+        &mut self,
+        request: &Request,
+        service_type: &ServiceType,
+        also_running: Vec<Uuid>,
+        machine: &mut impl Machine,
+        now: Moment,
+    ) -> Result<Granted, Error> {
+        let project = request.project_path.as_deref();
+        let slot = request
+            .service_name
+            .is_none()
+            .then(|| self.tables.free_slot(project, &request.service_type));
+        let key = assignment_key(request, slot);
+        let search = Search {
+            service_type,
+            protocol: request.protocol,
+            wish: request.wish,
+            assigned: key
+                .as_ref()
+                .and_then(|key| self.tables.assignments.get(key))
+                .map(|assignment| assignment.port),
+            key: key.as_ref(),
+            seed: seed(
+                project,
+                request.service_name.as_deref().unwrap_or(&request.service_type),
+                slot,
+            ),
+        };
+        let pick = self.pick(&search, request, machine, now)?;
+
+        let mut notes = Vec::new();
+        if let (Some(wish), Some(skip)) = (request.wish, &pick.wish_skipped) {
+            notes.push(format!(
+                "port {wish} {}: this is {}",
+                self.tell(wish, skip, request.protocol),
+                pick.port
+            ));
+        }
+        let lease = self.lease_for(request, now, &mut notes);
+        self.record(Change::Allocation(Allocation {
+            lock_id: request.lock_id,
+            port: pick.port,
+            protocol: request.protocol,
+            service_type: request.service_type.clone(),
+            service_name: request.service_name.clone(),
+            project_path: request.project_path.clone(),
+            slot,
+            owner: request.owner,
+            instance_id: request.instance_id.clone(),
+            lease,
+            taken_over: false,
+            allocated_at_ms: now.unix_ms,
+        }));
+        self.events.push(Event::Allocated(request.lock_id));
+        let moved = key.and_then(|key| self.assign_picked(key, &pick, request, machine, now));
+        if let Some(moved) = &moved {
+            notes.push(format!("its port is {} from now on, it was {}", moved.to, moved.from));
+        }
+        Ok(Granted { lock_id: request.lock_id, reused: false, also_running, moved, notes })
+    }
+
+    /// Goes through the candidates until one is free.
+    fn pick(
+        &self,
+        search: &Search<'_>,
+        request: &Request,
+        machine: &mut impl Machine,
+        now: Moment,
+    ) -> Result<Pick, Error> {
+        let mut wish_skipped = None;
+        let mut assigned_taken = false;
+        for (port, origin) in search.candidates(&self.policy.overflow) {
+            let skip = match self.try_port(port, origin, search, machine) {
+                Ok(()) => return Ok(Pick { port, origin, wish_skipped, assigned_taken }),
+                Err(skip) => skip,
+            };
+            if request.exact {
+                return Err(self.unavailable((port, &skip), search, request, machine, now));
+            }
+            match origin {
+                Origin::Wish => {
+                    // The service's own port, asked for by number, is still its own port.
+                    assigned_taken |= search.assigned == Some(port) && skip == Skip::Taken;
+                    wish_skipped = Some(skip);
+                }
+                Origin::Assigned => assigned_taken |= skip == Skip::Taken,
+                Origin::Pick => {}
+            }
+        }
+        Err(self.exhausted(&request.service_type, search.service_type))
+    }
+
+    /// The refusal of an exact request, with the port that it would get otherwise.
+    fn unavailable(
+        &self,
+        (port, skip): (u16, &Skip),
+        search: &Search<'_>,
+        request: &Request,
+        machine: &mut impl Machine,
+        now: Moment,
+    ) -> Error {
+        let instead = search
+            .candidates(&self.policy.overflow)
+            .find(|(port, origin)| self.try_port(*port, *origin, search, machine).is_ok());
+        let holder = self.tables.at(port, request.protocol).filter(|_| *skip == Skip::Allocated);
+        Error::PortUnavailable {
+            port,
+            reason: match skip {
+                Skip::Allocated | Skip::Taken => "is taken".to_owned(),
+                other => self.tell(port, other, request.protocol),
+            },
+            allocated_to: holder.map(|entry| Box::new(Self::entry_to_wire(entry, now))),
+            system_usage: None,
+            instead: instead.map(|(port, _)| port),
+        }
+    }
+
+    /// Why a port was passed over, as the end of a sentence that begins with the port.
+    fn tell(&self, port: u16, skip: &Skip, protocol: Protocol) -> String {
+        match skip {
+            Skip::Never(reason) => (*reason).to_owned(),
+            Skip::Allocated => match self.tables.at(port, protocol) {
+                Some(entry) => format!("is allocated to {}", describe(&entry.allocation)),
+                None => "is allocated".to_owned(),
+            },
+            Skip::Assigned(key) => format!("is kept for another service of {}", key.project_path),
+            Skip::Taken => "is taken by another program, not by an error in this code".to_owned(),
+            Skip::Forbidden => "needs privileges that this user doesn't have".to_owned(),
+        }
+    }
+
+    /// Every candidate was taken: who fills the type's range, by project and service.
+    pub(super) fn exhausted(&self, name: &str, service_type: &ServiceType) -> Error {
+        let overflow = &self.policy.overflow;
+        let show =
+            |range: &std::ops::RangeInclusive<u16>| format!("{}-{}", range.start(), range.end());
+        let range = service_type
+            .port_range
+            .as_ref()
+            .map_or_else(|| show(overflow), |own| format!("{} and {}", show(own), show(overflow)));
+        let within = |port| {
+            overflow.contains(&port)
+                || service_type.port_range.as_ref().is_some_and(|own| own.contains(&port))
+        };
+        let mut fills = std::collections::BTreeMap::<String, usize>::new();
+        for entry in self.tables.allocations.values().filter(|entry| within(entry.allocation.port))
+        {
+            *fills.entry(describe(&entry.allocation)).or_default() += 1;
+        }
+        let mut fills: Vec<_> = fills.into_iter().collect();
+        fills.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let filled_by =
+            fills.into_iter().take(5).map(|(who, count)| format!("{count} by {who}")).collect();
+        Error::RangeExhausted { service_type: name.to_owned(), range, filled_by }
+    }
+
+    /// The lease that a request begins with.
+    ///
+    /// An explicit owner needs none. An implicit one may be dead already, and nothing else holds
+    /// what has neither owner nor a registered instance: both get one.
+    fn lease_for(&self, request: &Request, now: Moment, notes: &mut Vec<String>) -> Option<Lease> {
+        let length = request.lease.or_else(|| match (&request.owner, &request.instance_id) {
+            (Some(owner), _) => owner.implicit.then_some(self.policy.default_lease),
+            (None, Some(instance_id)) if self.tables.instances.contains_key(instance_id) => None,
+            (None, Some(instance_id)) => {
+                notes.push(format!(
+                    "instance '{instance_id}' is not registered: only a lease holds this port"
+                ));
+                Some(self.policy.default_lease)
+            }
+            (None, None) => Some(self.policy.default_lease),
+        })?;
+        Some(Lease::starting(now, length))
+    }
+
+    /// Keeps the assignment in step with the port that was picked.
+    fn assign_picked(
+        &mut self,
+        key: AssignmentKey,
+        pick: &Pick,
+        request: &Request,
+        machine: &mut impl Machine,
+        now: Moment,
+    ) -> Option<Moved> {
+        let before = self.tables.assignments.get(&key).map(|assignment| assignment.port);
+        let stays = match before {
+            None => false,
+            Some(port) if port == pick.port => true,
+            Some(_) => pick.origin != Origin::Wish && !pick.assigned_taken,
+        };
+        if stays {
+            self.touch_assignment(&key, now);
+            return None;
+        }
+        if let Some(other) = self.tables.assigned_to_other(pick.port, Some(&key)).cloned() {
+            if machine.directory_exists(&other.project_path) {
+                return None;
+            }
+            self.record(Change::AssignmentRemoved { key: other });
+        }
+        let project_path = key.project_path.clone();
+        self.put_assignment(Assignment {
+            key,
+            service_type: request.service_type.clone(),
+            port: pick.port,
+            last_used_ms: now.unix_ms,
+        });
+        let from = before?;
+        let moved = Moved {
+            project_path,
+            service_type: request.service_type.clone(),
+            service_name: request.service_name.clone(),
+            from,
+            to: pick.port,
+        };
+        self.events.push(Event::Moved(moved.clone()));
+        Some(moved)
+    }
+
+    /// Ends an allocation, whoever holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownLock`].
+    pub fn release(&mut self, lock_id: Uuid) -> Result<Allocation, Error> {
+        self.end(lock_id, Reason::Released).ok_or_else(|| Error::UnknownLock(lock_id.to_string()))
+    }
+
+    /// Gives an allocation a new lease: of `length`, else as long as its last one, else the default.
+    /// Answers the new deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownLock`].
+    pub fn renew(
+        &mut self,
+        lock_id: Uuid,
+        length: Option<Duration>,
+        now: Moment,
+    ) -> Result<Lease, Error> {
+        let entry = self.tables.allocations.get(&lock_id);
+        let entry = entry.ok_or_else(|| Error::UnknownLock(lock_id.to_string()))?;
+        let mut allocation = entry.allocation.clone();
+        let last = allocation.lease.map(|lease| Duration::from_millis(lease.length_ms));
+        let lease = Lease::starting(now, length.or(last).unwrap_or(self.policy.default_lease));
+        allocation.lease = Some(lease);
+        self.record(Change::Allocation(allocation));
+        Ok(lease)
+    }
+}
+
+/// The same lock id again: the same allocation, if it is the same request.
+fn repeated(request: &Request, allocation: &Allocation) -> Result<Granted, Error> {
+    let same = request.service_type == allocation.service_type
+        && request.service_name == allocation.service_name
+        && request.project_path == allocation.project_path
+        && request.protocol == allocation.protocol;
+    if same {
+        Ok(granted_again(allocation.lock_id, Vec::new()))
+    } else {
+        let lock_id = allocation.lock_id.to_string();
+        Err(Error::LockIdConflict { lock_id, port: allocation.port })
+    }
+}
+
+fn granted_again(lock_id: Uuid, notes: Vec<String>) -> Granted {
+    Granted { lock_id, reused: true, also_running: Vec::new(), moved: None, notes }
+}
+
+/// Whose assignment a request uses and makes. Test runs leave none behind.
+fn assignment_key(request: &Request, slot: Option<u32>) -> Option<AssignmentKey> {
+    if request.service_type == "test" {
+        return None;
+    }
+    let project_path = request.project_path.clone()?;
+    let service = match (&request.service_name, slot) {
+        (Some(name), _) => Service::Named(name.clone()),
+        (None, slot) => Service::Slot(request.service_type.clone(), slot.unwrap_or_default()),
+    };
+    Some(AssignmentKey { project_path, service })
+}
+
+/// An allocation in a few words: `dev/web in /home/user/shop (pid 812)`.
+pub fn describe(allocation: &Allocation) -> String {
+    let mut words = allocation.service_type.clone();
+    if let Some(name) = &allocation.service_name {
+        words.push('/');
+        words.push_str(name);
+    }
+    if let Some(project) = &allocation.project_path {
+        words.push_str(" in ");
+        words.push_str(project);
+    }
+    if let Some(owner) = &allocation.owner {
+        words.push_str(" (pid ");
+        words.push_str(&owner.process.pid.to_string());
+        words.push(')');
+    }
+    words
+}
+
+impl Lease {
+    /// A lease of `length` that begins now.
+    pub fn starting(now: Moment, length: Duration) -> Self {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let length_ms = milliseconds(length);
+        Self { length_ms, until_ms: milliseconds(now.monotonic).saturating_add(length_ms) }
+    }
+}

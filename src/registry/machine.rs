@@ -1,0 +1,63 @@
+//! The facts that the registry is handed: the only way it sees a machine.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::model::{Allocation, Owner, Process};
+use crate::api::Protocol;
+
+/// What the registry asks about the machine, while it decides.
+///
+/// The real one is `detect::Host`; the property tests have one that they make up.
+pub trait Machine {
+    /// Whether a server could bind `port` now. Never asked for an allocated port: a probe occupies
+    /// the port for a moment.
+    fn probe(&mut self, port: u16, protocol: Protocol) -> Probe;
+
+    /// Who listens on the port of an allocation: an own listener, if there is one, else a
+    /// stranger, else nobody.
+    fn listener(&mut self, allocation: &Allocation) -> Option<Listener>;
+
+    /// Whether that very process lives: same pid, same start time.
+    fn is_alive(&mut self, process: Process) -> bool;
+
+    /// The processes that go on with what dead owners began, by lock id: each lives, and has that
+    /// `STYXY_LOCK_ID` in its environment.
+    fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner>;
+
+    /// Whether that directory exists. What cannot be seen counts as existing.
+    fn directory_exists(&mut self, path: &str) -> bool;
+}
+
+/// What became of a bind probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// A server could bind it.
+    Free,
+    /// Somebody has it.
+    Taken,
+    /// This user may not bind it: below `net.ipv4.ip_unprivileged_port_start` (ip(7)).
+    Forbidden,
+}
+
+/// Who listens on an allocated port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its process, where it is known.
+    pub process: Option<Process>,
+    /// Its program's name, where it is known.
+    pub name: Option<String>,
+    /// Address and port, such as `[::]:3000`.
+    pub local_address: String,
+    /// It belongs to the allocation: only then does it hold it.
+    pub own: bool,
+}
+
+impl Listener {
+    /// Whether it is surely a stranger. A socket that cannot be inspected, as another user's, is
+    /// never called that: it may be a container's.
+    pub fn is_conflict(&self) -> bool {
+        !self.own && self.process.is_some()
+    }
+}
