@@ -12,4 +12,5 @@ pub mod error;
 pub mod paths;
 pub mod project;
 pub mod registry;
+pub mod store;
 pub mod text;

@@ -1,0 +1,357 @@
+//! The journal's line format: encoding, decoding, replay. Bytes in, changes out; no files.
+//!
+//! A line is a JSON object, a space, the CRC-32 (IEEE 802.3) of the object's bytes as eight
+//! lower-case hexadecimal digits, and a newline. The first line is a header:
+//!
+//! ```text
+//! {"journal":{"format":1,"boot_id":"9f0c…","version":"0.1.0"}} 8d1cc5d6
+//! {"released":{"lock_id":"5f64…","reason":"released"}} 0b7a41cb
+//! ```
+//!
+//! Every other line is a [`Change`]. A header may come again further down, where the machine was
+//! booted in between: what stands above it belongs to an earlier boot. A later format may change
+//! anything but the shape of the header and of the checksum, so that this version can say what it
+//! found.
+
+use std::io::{self, BufRead};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::registry::Change;
+
+/// The format that this version writes, and the only one that it reads.
+pub(super) const FORMAT: u32 = 1;
+
+/// A space, eight digits, a newline.
+const SEAL_LENGTH: usize = 10;
+
+/// How a header's JSON begins; no change's does.
+const HEADER_START: &str = r#"{"journal":"#;
+
+/// How deep an instance's metadata may be nested. `serde_json` reads 127 levels, and three of them
+/// are the record's own.
+const METADATA_DEPTH: usize = 124;
+
+/// The first line, and the first line of every boot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum HeaderLine<T> {
+    Journal(Header<T>),
+}
+
+/// Who wrote the lines that follow, and in which boot.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header<T> {
+    format: u32,
+    boot_id: Option<T>,
+    version: Option<T>,
+}
+
+/// Writes a header line to the end of `buffer`.
+pub(super) fn encode_header(buffer: &mut Vec<u8>, boot_id: &str) -> io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let header = Header { format: FORMAT, boot_id: Some(boot_id), version: Some(version) };
+    seal(buffer, &HeaderLine::Journal(header))
+}
+
+/// Writes `change` as a line to the end of `buffer`.
+///
+/// Fails for what could be written but never be read again, and leaves `buffer` as it was then.
+pub(super) fn encode(buffer: &mut Vec<u8>, change: &Change) -> io::Result<()> {
+    if let Change::Instance(instance) = change
+        && instance.metadata.values().any(|value| nests_deeper(value, METADATA_DEPTH))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the metadata of instance '{}' is nested too deeply", instance.instance_id),
+        ));
+    }
+    seal(buffer, change)
+}
+
+/// Whether `value` has more than `levels` arrays and objects within each other.
+fn nests_deeper(value: &Value, levels: usize) -> bool {
+    let deeper = |value: &Value| levels == 0 || nests_deeper(value, levels - 1);
+    match value {
+        Value::Array(values) => levels == 0 || values.iter().any(deeper),
+        Value::Object(values) => levels == 0 || values.values().any(deeper),
+        _ => false,
+    }
+}
+
+fn seal(buffer: &mut Vec<u8>, record: &impl Serialize) -> io::Result<()> {
+    let start = buffer.len();
+    if let Err(error) = serde_json::to_writer(&mut *buffer, record) {
+        buffer.truncate(start);
+        return Err(error.into());
+    }
+    let digits = hex(crc32fast::hash(&buffer[start..]));
+    buffer.push(b' ');
+    buffer.extend_from_slice(&digits);
+    buffer.push(b'\n');
+    Ok(())
+}
+
+fn hex(crc: u32) -> [u8; 8] {
+    let mut digits = [0; 8];
+    for (digit, shift) in digits.iter_mut().zip((0..32).step_by(4).rev()) {
+        *digit = b"0123456789abcdef"[(crc >> shift & 0xf) as usize];
+    }
+    digits
+}
+
+/// What a line says.
+enum Line {
+    Header(Header<String>),
+    Change(Change),
+}
+
+/// Why a line says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It is not whole, or its checksum is wrong.
+    Checksum,
+    /// Its checksum is right, but it is nothing that this version knows.
+    Unknown,
+    /// It is the first, and no header.
+    NoHeader,
+    /// It is a header of another format.
+    Format(u32),
+}
+
+fn decode(line: &[u8]) -> Result<Line, Fault> {
+    let length = line.len().checked_sub(SEAL_LENGTH).ok_or(Fault::Checksum)?;
+    let (json, seal) = line.split_at(length);
+    let digits = hex(crc32fast::hash(json));
+    if seal[0] != b' ' || seal[1..9] != digits || seal[9] != b'\n' {
+        return Err(Fault::Checksum);
+    }
+    // Once for the line rather than for each string in it: a fifth faster.
+    let json = str::from_utf8(json).map_err(|_| Fault::Unknown)?;
+    if !json.starts_with(HEADER_START) {
+        return serde_json::from_str(json).map(Line::Change).map_err(|_| Fault::Unknown);
+    }
+    match serde_json::from_str(json) {
+        Ok(HeaderLine::Journal(header)) if header.format == FORMAT => Ok(Line::Header(header)),
+        Ok(HeaderLine::Journal(header)) => Err(Fault::Format(header.format)),
+        Err(_) => Err(Fault::Unknown),
+    }
+}
+
+/// What a journal says.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    /// The changes, oldest first. Of an earlier boot than the last one only the assignments.
+    pub(super) changes: Vec<Change>,
+    /// The boot that the last lines were written in; `None` where no header says it.
+    pub(super) boot_id: Option<String>,
+    /// How many lines there are.
+    pub(super) lines: usize,
+    /// How many bytes they have.
+    pub(super) length: u64,
+    /// How many bytes follow in a torn last line.
+    pub(super) torn: u64,
+    /// What is wrong besides a torn last line: the predicate of a sentence. Lines and bytes are
+    /// not counted to the end then.
+    pub(super) damage: Option<String>,
+}
+
+/// Reads a journal. Whatever its bytes are, it uses what can be used.
+pub(super) fn replay(mut source: impl BufRead) -> io::Result<Replay> {
+    let mut replay = Replay::default();
+    let mut faults = Faults::default();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = source.read_until(b'\n', &mut line)? as u64;
+        if length == 0 {
+            break;
+        }
+        let number = replay.lines + 1;
+        match decode(&line) {
+            Ok(Line::Change(change)) => {
+                if number == 1 {
+                    faults.add(number, Fault::NoHeader);
+                }
+                replay.changes.push(change);
+            }
+            Ok(Line::Header(header)) => replay.enter_boot(header.boot_id),
+            Err(fault @ Fault::Format(_)) => {
+                faults.add(number, fault);
+                break;
+            }
+            // The writer was ended, or the machine lost power, in the middle of the last line.
+            Err(Fault::Checksum)
+                if number > 1 && faults.count == 0 && source.fill_buf()?.is_empty() =>
+            {
+                replay.torn = length;
+                break;
+            }
+            Err(fault) => faults.add(number, fault),
+        }
+        replay.lines = number;
+        replay.length += length;
+    }
+    replay.damage = faults.into_predicate();
+    Ok(replay)
+}
+
+impl Replay {
+    fn enter_boot(&mut self, boot_id: Option<String>) {
+        if self.lines > 0 && self.boot_id != boot_id {
+            // Only another boot puts a header in the middle.
+            self.changes.retain(|change| {
+                matches!(change, Change::Assignment(_) | Change::AssignmentRemoved { .. })
+            });
+        }
+        self.boot_id = boot_id;
+    }
+}
+
+/// The faults of a journal: the first, and how many.
+#[derive(Default)]
+struct Faults {
+    first: Option<(usize, Fault)>,
+    count: usize,
+}
+
+impl Faults {
+    fn add(&mut self, line: usize, fault: Fault) {
+        self.first.get_or_insert((line, fault));
+        self.count += 1;
+    }
+
+    fn into_predicate(self) -> Option<String> {
+        let (line, fault) = self.first?;
+        let first = match fault {
+            Fault::Checksum => format!("has a wrong checksum in line {line}"),
+            Fault::Unknown => format!("has a record in line {line} that this version doesn't know"),
+            Fault::NoHeader => "has no header".to_owned(),
+            Fault::Format(format) => {
+                format!("has format {format} in line {line}, and this version knows only {FORMAT}")
+            }
+        };
+        Some(match self.count - 1 {
+            0 => first,
+            1 => format!("{first}, and one more fault"),
+            more => format!("{first}, and {more} more faults"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::registry::{Assignment, AssignmentKey, Instance, Reason, Service};
+
+    fn released(number: u128) -> Change {
+        Change::Released { lock_id: Uuid::from_u128(number), reason: Reason::Released }
+    }
+
+    fn assigned(port: u16) -> Change {
+        let service = Service::Named("web".to_owned());
+        let key = AssignmentKey { project_path: "/p".to_owned(), service };
+        Change::Assignment(Assignment {
+            key,
+            service_type: "dev".to_owned(),
+            port,
+            last_used_ms: 1,
+        })
+    }
+
+    fn line(json: &str) -> Vec<u8> {
+        let crc = crc32fast::hash(json.as_bytes());
+        format!("{json} {crc:08x}\n").into_bytes()
+    }
+
+    fn journal(boot_id: &str, changes: &[Change]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_header(&mut bytes, boot_id).expect("a header");
+        for change in changes {
+            encode(&mut bytes, change).expect("a change");
+        }
+        bytes
+    }
+
+    fn read(mut bytes: &[u8]) -> Replay {
+        replay(&mut bytes).expect("reading from memory does not fail")
+    }
+
+    #[test]
+    fn a_line_is_json_and_its_crc() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &released(7)).expect("a change");
+        let json = r#"{"released":{"lock_id":"00000000-0000-0000-0000-000000000007","reason":"released"}}"#;
+        assert_eq!(bytes, line(json));
+        // The check value of CRC-32/ISO-HDLC.
+        assert_eq!(&hex(crc32fast::hash(b"123456789")), b"cbf43926");
+    }
+
+    #[test]
+    fn a_later_boot_voids_all_but_assignments() {
+        let mut bytes = journal("one", &[released(1), assigned(3000)]);
+        bytes.extend(journal("two", &[released(2)]));
+        let replay = read(&bytes);
+        assert_eq!(replay.changes, [assigned(3000), released(2)]);
+        assert_eq!(replay.boot_id.as_deref(), Some("two"));
+        assert_eq!((replay.lines, replay.damage), (5, None));
+    }
+
+    #[test]
+    fn nothing_of_a_newer_format_is_used() {
+        let mut bytes = line(r#"{"journal":{"format":2,"boots":["one"]}}"#);
+        bytes.extend(journal("one", &[released(1)]));
+        let replay = read(&bytes);
+        assert!(replay.changes.is_empty());
+        let damage = replay.damage.expect("a newer format is said");
+        assert!(damage.contains("format 2") && damage.contains("only 1"), "{damage}");
+    }
+
+    #[test]
+    fn a_wrong_last_line_is_torn_and_one_before_it_is_damage() {
+        let mut bytes = journal("one", &[released(1), released(2), released(3)]);
+        let last = bytes.len() - 2;
+        bytes[last] ^= 1;
+        let torn = read(&bytes);
+        assert_eq!(torn.changes, [released(1), released(2)]);
+        assert_eq!(torn.damage, None);
+        assert_eq!(torn.length, journal("one", &[released(1), released(2)]).len() as u64);
+
+        bytes.extend(&journal("one", &[released(4)]));
+        let damaged = read(&bytes);
+        assert_eq!(damaged.changes, [released(1), released(2), released(4)]);
+        assert_eq!(damaged.damage.as_deref(), Some("has a wrong checksum in line 4"));
+    }
+
+    /// A client may send as much as `serde_json` reads in a request; what is answered must also be
+    /// read again from the journal, where it stands one level deeper.
+    #[test]
+    fn metadata_that_could_not_be_read_again_is_refused() {
+        let mut accepted = 0;
+        for depth in 118..130 {
+            let mut value = json!(1);
+            for _ in 0..depth {
+                value = json!([value]);
+            }
+            let change = Change::Instance(Instance {
+                instance_id: "deep".to_owned(),
+                working_directory: None,
+                process: None,
+                registered_at_ms: 0,
+                metadata: Map::from_iter([("deep".to_owned(), value)]),
+            });
+            let mut bytes = journal("one", &[]);
+            if encode(&mut bytes, &change).is_ok() {
+                accepted += 1;
+                assert_eq!(read(&bytes).changes, [change], "{depth} levels");
+            } else {
+                assert_eq!(bytes, journal("one", &[]), "a refused change leaves nothing behind");
+            }
+        }
+        assert!((1..12).contains(&accepted), "{accepted} of 12 depths were accepted");
+    }
+}

@@ -1,0 +1,100 @@
+//! The journal's file while it is appended to: all of an append or nothing, and never blindly.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// A journal that is open for appending.
+#[derive(Debug)]
+pub(super) struct OpenJournal {
+    path: PathBuf,
+    file: File,
+    /// Device and inode of `file`.
+    identity: (u64, u64),
+    /// How many bytes its whole lines have.
+    length: u64,
+    /// How many lines it has.
+    lines: usize,
+    /// There may be bytes behind `length`, to be cut off before anything is written.
+    cut_due: bool,
+    /// Something was written since the last sync.
+    unsynced: bool,
+}
+
+impl OpenJournal {
+    /// `file`, which is or will be at `path`, opened for appending, with `lines` whole lines in its
+    /// first `length` bytes.
+    pub(super) fn new(path: PathBuf, file: File, length: u64, lines: usize) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            path,
+            file,
+            identity: (metadata.dev(), metadata.ino()),
+            length,
+            lines,
+            cut_due: metadata.len() != length,
+            unsynced: false,
+        })
+    }
+
+    /// Its length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Its length in lines.
+    pub(super) fn lines(&self) -> usize {
+        self.lines
+    }
+
+    /// Appends `bytes`, which are `lines` whole lines, with one write(2), or leaves the file as it
+    /// was.
+    pub(super) fn append(&mut self, bytes: &[u8], lines: usize) -> io::Result<()> {
+        self.cut_back()?;
+        self.unsynced = true;
+        // A short write is continued only to learn what stopped it.
+        if let Err(error) = self.file.write_all(bytes) {
+            self.cut_due = true;
+            // A failure of this is remembered, and the first one says more.
+            self.cut_back().ok();
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        self.lines += lines;
+        Ok(())
+    }
+
+    /// Cuts the file back to its last whole line, when something may be behind it.
+    pub(super) fn cut_back(&mut self) -> io::Result<()> {
+        if self.cut_due {
+            self.file.set_len(self.length)?;
+            self.cut_due = false;
+        }
+        Ok(())
+    }
+
+    /// Makes what was appended survive a power failure, if anything was.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            self.file.sync_data()?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Whether others find this file, as it was left, where it belongs.
+    ///
+    /// One stat(2), about a microsecond: what is appended to a file that somebody deleted or
+    /// replaced would be lost, and nobody would know.
+    pub(super) fn is_in_place(&self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(found) => {
+                let same = (found.dev(), found.ino()) == self.identity;
+                Ok(same && (self.cut_due || found.len() == self.length))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
