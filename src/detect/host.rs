@@ -1,0 +1,234 @@
+//! The machine as the registry sees it.
+
+use std::collections::HashMap;
+use std::io;
+
+use rustix::process::geteuid;
+use uuid::Uuid;
+
+use super::known::Known;
+use super::process::{Identified, Living};
+use super::sockets::{self, Socket};
+use super::{ProcessFacts, heirs, holders, ports, process};
+use crate::api::Protocol;
+use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process};
+
+/// The real machine, with what is known already of its listeners.
+///
+/// It asks the kernel anew for every answer. To look at many allocations at once, take a
+/// [`Host::sweep`].
+///
+/// The processes of new listeners are found by whoever has time for the walk, one walk at a time:
+/// [`Host::unknown_inodes`], then [`holders::find`] on another thread, then [`Host::learn`].
+#[derive(Debug, Default)]
+pub struct Host {
+    known: Known,
+    trouble: Option<String>,
+}
+
+impl Host {
+    /// The machine for one look at many allocations: all sockets are listed once, and no process
+    /// is looked at twice. What is known of sockets that have gone is forgotten.
+    ///
+    /// Its answers are of this moment, so it is to be dropped when the look is over.
+    ///
+    /// # Errors
+    ///
+    /// When the sockets cannot be listed: then nothing is known of any listener, and none may be
+    /// called gone.
+    pub fn sweep(&mut self) -> io::Result<Sweep<'_>> {
+        let listed = all_sockets();
+        self.note(&listed);
+        let sockets = listed?;
+        self.known.forget_all_but(&sockets);
+        Ok(Sweep { host: self, sockets, seen: HashMap::new() })
+    }
+
+    /// The inodes of this user's sockets on allocated ports whose process is not known yet. A
+    /// process that was not found three times is not asked for again while its socket is there.
+    pub fn unknown_inodes(&self) -> Vec<u64> {
+        self.known.unknown()
+    }
+
+    /// Takes in what [`holders::find`] found, and says whether it changes what is known: then a
+    /// listener may be own or a stranger's that was not before.
+    pub fn learn(&mut self, found: HashMap<u64, Vec<ProcessFacts>>) -> bool {
+        self.known.learn(found)
+    }
+
+    /// Why the sockets could not be listed, if the last attempt failed.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn note<T>(&mut self, listed: &io::Result<T>) {
+        self.trouble = listed.as_ref().err().map(|error| format!("can't list sockets: {error}"));
+    }
+}
+
+impl Machine for Host {
+    fn probe(&mut self, port: u16, protocol: Protocol) -> Probe {
+        ports::probe(port, protocol)
+    }
+
+    fn listener(&mut self, allocation: &Allocation) -> Option<Listener> {
+        let listed = holders::sockets_on(allocation.port, allocation.protocol);
+        self.note(&listed);
+        match listed {
+            Ok(sockets) => {
+                let uid = geteuid().as_raw();
+                self.known.listener(allocation, &sockets, uid, &mut process::living)
+            }
+            Err(_) => unseen_listener(allocation),
+        }
+    }
+
+    fn is_alive(&mut self, process: Process) -> bool {
+        process::is_alive(process)
+    }
+
+    fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
+        heirs(lock_ids)
+    }
+
+    fn directory_exists(&mut self, path: &str) -> bool {
+        directory_exists(path)
+    }
+}
+
+/// The machine as it was when the sweep began.
+#[derive(Debug)]
+pub struct Sweep<'h> {
+    host: &'h mut Host,
+    /// By port, TCP before UDP.
+    sockets: Vec<Socket>,
+    seen: HashMap<Process, Option<Living>>,
+}
+
+impl Machine for Sweep<'_> {
+    fn probe(&mut self, port: u16, protocol: Protocol) -> Probe {
+        ports::probe(port, protocol)
+    }
+
+    fn listener(&mut self, allocation: &Allocation) -> Option<Listener> {
+        let sockets = on_port(&self.sockets, allocation.port, allocation.protocol);
+        let seen = &mut self.seen;
+        let mut look = |process| look(seen, process);
+        self.host.known.listener(allocation, sockets, geteuid().as_raw(), &mut look)
+    }
+
+    fn is_alive(&mut self, process: Process) -> bool {
+        look(&mut self.seen, process).is_some()
+    }
+
+    fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
+        heirs(lock_ids)
+    }
+
+    fn directory_exists(&mut self, path: &str) -> bool {
+        directory_exists(path)
+    }
+}
+
+fn look(seen: &mut HashMap<Process, Option<Living>>, process: Process) -> Option<Living> {
+    *seen.entry(process).or_insert_with(|| process::living(process))
+}
+
+fn heirs(lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
+    let owner = |heir: Identified| Owner {
+        process: heir.process,
+        started_at: heir.started_at,
+        implicit: false,
+    };
+    heirs::heirs(lock_ids).into_iter().map(|(lock_id, heir)| (lock_id, owner(heir))).collect()
+}
+
+/// All sockets, by port, TCP before UDP.
+fn all_sockets() -> io::Result<Vec<Socket>> {
+    let mut sockets = sockets::all(Protocol::Tcp)?;
+    sockets.append(&mut sockets::all(Protocol::Udp)?);
+    sockets.sort_unstable_by_key(place);
+    Ok(sockets)
+}
+
+fn place(socket: &Socket) -> (u16, bool) {
+    (socket.local.port(), socket.protocol.has_udp())
+}
+
+/// Those on one port, of sockets in the order of [`place`].
+fn on_port(sockets: &[Socket], port: u16, protocol: Protocol) -> &[Socket] {
+    let first = sockets.partition_point(|socket| place(socket) < (port, !protocol.has_tcp()));
+    let end = sockets.partition_point(|socket| place(socket) <= (port, protocol.has_udp()));
+    &sockets[first..end]
+}
+
+/// Where the kernel does not say who listens, a listener that was seen counts as still there: an
+/// allocation is never released for what could not be seen.
+fn unseen_listener(allocation: &Allocation) -> Option<Listener> {
+    allocation.taken_over.then(|| Listener {
+        process: None,
+        name: None,
+        local_address: format!("*:{}", allocation.port),
+        own: true,
+    })
+}
+
+/// Only what is surely not there is gone: an unmounted or unreadable directory is not.
+fn directory_exists(path: &str) -> bool {
+    match std::fs::metadata(path) {
+        Ok(metadata) => metadata.is_dir(),
+        Err(error) => {
+            !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn the_sockets_of_one_port_are_cut_out_of_all() {
+        let socket = |port: u16, protocol| Socket {
+            protocol,
+            local: (Ipv4Addr::LOCALHOST, port).into(),
+            uid: 1000,
+            inode: u64::from(port),
+        };
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let mut all = [(81, udp), (80, udp), (80, tcp), (79, tcp), (80, tcp), (79, udp)]
+            .map(|(port, protocol)| socket(port, protocol));
+        all.sort_unstable_by_key(place);
+        assert_eq!(on_port(&all, 80, tcp), [socket(80, tcp), socket(80, tcp)]);
+        assert_eq!(on_port(&all, 80, udp), [socket(80, udp)]);
+        assert_eq!(on_port(&all, 80, Protocol::Both).len(), 3);
+        assert_eq!(on_port(&all, 81, tcp), []);
+        assert_eq!(on_port(&all, 82, Protocol::Both), []);
+        assert_eq!(on_port(&[], 80, tcp), []);
+    }
+
+    #[test]
+    fn a_listener_that_was_seen_stays_while_the_kernel_does_not_say() {
+        let mut allocation = crate::detect::testing::allocation();
+        assert_eq!(unseen_listener(&allocation), None);
+        allocation.taken_over = true;
+        let listener = unseen_listener(&allocation).expect("it was seen");
+        assert!(listener.own);
+        assert_eq!(listener.process, None);
+    }
+
+    #[test]
+    fn a_directory_is_gone_only_when_it_is_surely_not_there() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(path("file"), "").expect("there is room");
+        assert!(directory_exists(&path(".")));
+        assert!(!directory_exists(&path("missing")));
+        assert!(!directory_exists(&path("file")));
+        assert!(!directory_exists(&path("file/below")));
+        // Not there, but not seen to be missing either: the name is too long to be looked for.
+        assert!(directory_exists(&path(&"n".repeat(300))));
+    }
+}

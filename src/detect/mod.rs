@@ -1,0 +1,22 @@
+//! The detection layer: what the machine says of ports and processes.
+
+pub mod descriptors;
+mod facts;
+pub mod heirs;
+pub mod holders;
+pub mod host;
+mod known;
+pub mod namespace;
+mod ownership;
+mod parent;
+pub mod peer;
+pub mod ports;
+pub mod process;
+mod procfs;
+pub mod sockets;
+#[cfg(test)]
+mod testing;
+pub mod watch;
+
+pub use facts::ProcessFacts;
+pub use host::Host;

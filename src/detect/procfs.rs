@@ -1,0 +1,279 @@
+//! Reading /proc/PID (proc(5)) with few system calls and, where it is small, without the heap.
+
+use std::ffi::{CStr, OsString};
+use std::io::Write;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat, readlinkat_raw};
+use rustix::io::{Errno, Result, read};
+use rustix::path::DecInt;
+
+/// Room for `/proc/PID/stat` up to its 22nd field: 64 bytes of name, 21 numbers of up to 20 digits.
+pub(super) type StatBuffer = [u8; 1024];
+
+/// The fields of `/proc/PID/stat` that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat<'b> {
+    /// The name, without its parentheses; 15 bytes at most for what is not a kernel thread.
+    pub(super) name: &'b [u8],
+    /// Field 3.
+    pub(super) state: u8,
+    /// Field 4, 0 where the parent is in an outer pid namespace.
+    pub(super) parent: u32,
+    /// Field 6, 0 where the session's leader is in an outer pid namespace.
+    pub(super) session: u32,
+    /// Field 20.
+    pub(super) threads: u32,
+    /// Field 22, in clock ticks since boot.
+    pub(super) start_ticks: u64,
+}
+
+impl<'b> Stat<'b> {
+    /// The name may hold spaces, parentheses and line ends, so the last parenthesis ends it.
+    fn parse(text: &'b [u8]) -> Option<Self> {
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let name = text.get(open + 1..close)?;
+        let mut fields = text.get(close + 2..)?.split(|byte| *byte == b' ');
+        let state = *fields.next()?.first()?;
+        let parent = number(fields.next()?)?;
+        let session = number(fields.nth(1)?)?;
+        let threads = number(fields.nth(13)?)?;
+        let start_ticks = number(fields.nth(1)?)?;
+        Some(Self { name, state, parent, session, threads, start_ticks })
+    }
+
+    /// Whether nothing of the process runs any more. A process whose first thread has ended shows
+    /// state Z too, and lives on in its other threads.
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state, b'X' | b'x') || (self.state == b'Z' && self.threads <= 1)
+    }
+
+    /// Whether its first thread has ended and others live: then `/proc/PID/{fd,cwd,environ}` are
+    /// empty, and only those of the other threads tell.
+    fn is_leaderless(&self) -> bool {
+        self.state == b'Z' && self.threads > 1
+    }
+
+    /// The name as text.
+    pub(super) fn name(&self) -> String {
+        String::from_utf8_lossy(self.name).into_owned()
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Reads `/proc/PID/stat`: three system calls.
+///
+/// # Errors
+///
+/// `ENOENT` or `ESRCH` when there is no such process, and what open(2) says.
+pub(super) fn stat(pid: u32, buffer: &mut StatBuffer) -> Result<Stat<'_>> {
+    let file = open(format_args!("/proc/{pid}/stat"), OFlags::RDONLY)?;
+    parse_stat(&file, buffer)
+}
+
+/// Opens a path that is short, as all of these are: made on the stack.
+fn open(path: std::fmt::Arguments<'_>, flags: OFlags) -> Result<OwnedFd> {
+    let mut text = [0_u8; 32];
+    let mut rest = &mut text[..];
+    rest.write_fmt(path).map_err(|_| Errno::NAMETOOLONG)?;
+    let unused = rest.len();
+    let length = text.len() - unused;
+    openat(CWD, &text[..length], flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn parse_stat<'b>(file: &OwnedFd, buffer: &'b mut StatBuffer) -> Result<Stat<'b>> {
+    let length = read(file, &mut buffer[..])?;
+    Stat::parse(&buffer[..length]).ok_or(Errno::BADMSG)
+}
+
+/// The ids of all processes that can be seen.
+///
+/// # Errors
+///
+/// When /proc is not there.
+pub(super) fn pids() -> Result<Vec<u32>> {
+    let proc = open(format_args!("/proc"), OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut pids = Vec::with_capacity(512);
+    numbers(&proc, |pid| pids.push(pid))?;
+    Ok(pids)
+}
+
+/// Calls `each` with every entry of a directory that is a number.
+fn numbers(directory: &OwnedFd, mut each: impl FnMut(u32)) -> Result<()> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        if let Some(number) = number(entry?.file_name().to_bytes()) {
+            each(number);
+        }
+    }
+    Ok(())
+}
+
+/// The directory of one process, or of one of its threads.
+///
+/// While it is open it stays that process's: once the process is dead every look into it fails
+/// with `ESRCH`, whoever has the pid then.
+#[derive(Debug)]
+pub(super) struct ProcDir {
+    fd: OwnedFd,
+}
+
+impl ProcDir {
+    /// Opens `/proc/PID`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` when there is no such process, and what open(2) says.
+    pub(super) fn open(pid: u32) -> Result<Self> {
+        let fd = open(format_args!("/proc/{pid}"), OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(Self { fd })
+    }
+
+    /// The effective user of the process.
+    ///
+    /// The directory itself always belongs to the effective user; the files in it belong to root
+    /// when the process is not dumpable (proc(5)).
+    ///
+    /// # Errors
+    ///
+    /// What fstat(2) says.
+    pub(super) fn uid(&self) -> Result<u32> {
+        Ok(fstat(&self.fd)?.st_uid)
+    }
+
+    /// Reads its `stat`.
+    ///
+    /// # Errors
+    ///
+    /// As [`stat`].
+    pub(super) fn stat<'b>(&self, buffer: &'b mut StatBuffer) -> Result<Stat<'b>> {
+        parse_stat(&self.file(c"stat")?, buffer)
+    }
+
+    /// Where one of its links (`cwd`, `exe`) leads.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` where the process may not be looked at, and what readlink(2) says.
+    pub(super) fn link(&self, name: &CStr) -> Result<PathBuf> {
+        let target = readlinkat(&self.fd, name, Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    /// Reads a file of it into `text`, at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` where the process may not be looked at, and what read(2) says.
+    pub(super) fn read(&self, name: &CStr, limit: usize, text: &mut Vec<u8>) -> Result<()> {
+        text.clear();
+        let file = self.file(name)?;
+        while text.len() < limit {
+            text.reserve(4096);
+            if read(&file, spare_capacity(text))? == 0 {
+                break;
+            }
+        }
+        text.truncate(limit);
+        Ok(())
+    }
+
+    /// Calls `each` with the inode of every socket that it has open, and says whether it has any
+    /// descriptor at all.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` where the process may not be looked at.
+    pub(super) fn sockets(&self, mut each: impl FnMut(u64)) -> Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.fd, c"fd", flags, Mode::empty())?;
+        let mut any = false;
+        // Longer targets are paths, and no sockets: that they are cut off does not matter.
+        let mut target = [0_u8; 32];
+        numbers(&directory, |descriptor| {
+            any = true;
+            if let Ok(length) = readlinkat_raw(&directory, DecInt::new(descriptor), &mut target[..])
+                && let Some(inode) = socket_inode(&target[..length])
+            {
+                each(inode);
+            }
+        })?;
+        Ok(any)
+    }
+
+    /// The directory of a living thread, where the first one has ended and others live.
+    pub(super) fn other_thread(&self) -> Option<Self> {
+        let mut buffer = [0; 1024];
+        if !self.stat(&mut buffer).ok()?.is_leaderless() {
+            return None;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let tasks = openat(&self.fd, c"task", flags, Mode::empty()).ok()?;
+        let mut threads = Vec::new();
+        numbers(&tasks, |thread| threads.push(thread)).ok()?;
+        threads.into_iter().find_map(|thread| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let thread =
+                Self { fd: openat(&tasks, DecInt::new(thread), flags, Mode::empty()).ok()? };
+            (thread.stat(&mut buffer).ok()?.state != b'Z').then_some(thread)
+        })
+    }
+
+    fn file(&self, name: &CStr) -> Result<OwnedFd> {
+        openat(&self.fd, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+}
+
+/// `socket:[INODE]`
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    number(target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_look_like_fields() {
+        let text = b"42 (a) R 1 (b) S 7 42 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 3 0 123456 1 2";
+        let stat = Stat::parse(text).expect("it has 22 fields");
+        assert_eq!(stat.name(), "a) R 1 (b");
+        assert_eq!((stat.state, stat.parent, stat.session), (b'S', 7, 9));
+        assert_eq!((stat.threads, stat.start_ticks), (3, 123_456));
+    }
+
+    #[test]
+    fn a_short_or_strange_text_is_no_stat() {
+        for text in ["", "42", "42 (sh", "42 (sh)", "42 (sh) S 1 2 3", ") 42 ("] {
+            assert_eq!(Stat::parse(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_to_a_socket_tells_its_inode() {
+        assert_eq!(socket_inode(b"socket:[18446744073709551615]"), Some(u64::MAX));
+        assert_eq!(socket_inode(b"/tmp/socket:[1]"), None);
+        assert_eq!(socket_inode(b"socket:[1"), None);
+        assert_eq!(socket_inode(b"pipe:[1]"), None);
+    }
+
+    #[test]
+    fn the_own_process_is_seen() {
+        let pid = std::process::id();
+        let mut buffer = [0; 1024];
+        let by_path = stat(pid, &mut buffer).expect("this process lives").start_ticks;
+        let directory = ProcDir::open(pid).expect("this process lives");
+        assert_eq!(directory.stat(&mut buffer).expect("it is readable").start_ticks, by_path);
+        assert!(pids().expect("/proc is there").contains(&pid));
+        assert_eq!(directory.uid(), Ok(rustix::process::geteuid().as_raw()));
+    }
+}

@@ -1,0 +1,302 @@
+//! Watching processes die: pidfds in one epoll set.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::retry_on_intr;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::process;
+use crate::registry::Process;
+
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Raises the soft limit of open descriptors to the hard one, and says what it is now, none for no
+/// limit. 1,000 watched processes need more than the usual 1,024.
+///
+/// # Errors
+///
+/// What setrlimit(2) says.
+pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    }
+    Ok(maximum)
+}
+
+/// The processes whose death is waited for.
+///
+/// It is a descriptor itself: readable when one of them has died. A copy of the descriptor
+/// (`watch.as_fd().try_clone_to_owned()`) can be waited on elsewhere while this is locked away.
+#[derive(Debug)]
+pub struct Watch {
+    epoll: OwnedFd,
+    /// By pid first, so that those of one pid are neighbours: a dead one and the one that got its
+    /// pid may be here together.
+    watched: BTreeMap<Process, Option<OwnedFd>>,
+}
+
+impl Watch {
+    /// An empty watch.
+    ///
+    /// # Errors
+    ///
+    /// What epoll_create1(2) says.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Self { epoll, watched: BTreeMap::new() })
+    }
+
+    /// Watches `process`. Without a pidfd only [`Watch::sweep`] finds its death, and so it is where
+    /// epoll refuses the pidfd.
+    pub fn add(&mut self, process: Process, pidfd: Option<OwnedFd>) {
+        let known = self.watched.entry(process).or_default();
+        if known.is_some() {
+            return;
+        }
+        if let Some(pidfd) = &pidfd {
+            let pid = epoll::EventData::new_u64(process.pid.into());
+            // The sweep polls what epoll would not take, for want of memory or of
+            // /proc/sys/fs/epoll/max_user_watches (epoll(7)).
+            let _refused = epoll::add(&self.epoll, pidfd, pid, epoll::EventFlags::IN);
+        }
+        *known = pidfd;
+    }
+
+    /// Watches it no more.
+    pub fn remove(&mut self, process: Process) {
+        if let Some(Some(pidfd)) = self.watched.remove(&process) {
+            // Closing it would do, unless a child that was just forked has a copy of it.
+            let _refused = epoll::delete(&self.epoll, &pidfd);
+        }
+    }
+
+    /// How many are watched.
+    pub fn len(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// Whether none is watched.
+    pub fn is_empty(&self) -> bool {
+        self.watched.is_empty()
+    }
+
+    /// Whether a process with this pid is watched and lives: then there is no need to identify it
+    /// again. Costs one poll(2).
+    pub fn living(&self, pid: u32) -> Option<Process> {
+        self.with_pid(pid).find(|watched| !is_dead(watched)).map(|(process, _)| *process)
+    }
+
+    /// The processes that have died since the last call, by pid; they are watched no more.
+    pub fn died(&mut self) -> Vec<Process> {
+        let mut dead = Vec::new();
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            let waited = retry_on_intr(|| {
+                epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&AT_ONCE))
+            });
+            let before = dead.len();
+            for event in &events {
+                let pid = u32::try_from({ event.data }.u64()).unwrap_or(0);
+                dead.extend(self.with_pid(pid).filter(is_dead).map(|(process, _)| *process));
+            }
+            for process in &dead[before..] {
+                self.remove(*process);
+            }
+            // What is ready but not dead to poll(2) would be ready again and again.
+            if waited.is_err() || dead.len() == before {
+                break;
+            }
+        }
+        dead.sort_unstable();
+        dead
+    }
+
+    /// The safety net: looks at every process, whatever epoll said. Says which are dead, by pid;
+    /// they are watched no more.
+    pub fn sweep(&mut self) -> Vec<Process> {
+        let dead: Vec<_> =
+            self.watched.iter().filter(is_dead).map(|(process, _)| *process).collect();
+        for process in &dead {
+            self.remove(*process);
+        }
+        dead
+    }
+
+    fn with_pid(&self, pid: u32) -> impl Iterator<Item = (&Process, &Option<OwnedFd>)> {
+        let first = Process { pid, start_ticks: 0 };
+        self.watched.range(first..=Process { start_ticks: u64::MAX, ..first })
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+fn is_dead((process, pidfd): &(&Process, &Option<OwnedFd>)) -> bool {
+    match pidfd {
+        Some(pidfd) => process::has_exited(pidfd),
+        None => !process::is_alive(**process),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+    use crate::detect::process::identify;
+    use crate::detect::testing::{Child, leaderless, sleeper, until};
+
+    fn watched(watch: &mut Watch) -> (Child, Process) {
+        let child = Child::start(&mut sleeper(), "sleep");
+        let identified = identify(child.pid()).expect("the child lives");
+        watch.add(identified.process, identified.pidfd);
+        (child, identified.process)
+    }
+
+    /// Waits on the descriptor alone, and says whether it became readable.
+    fn readable(watch: &Watch, within: Duration) -> bool {
+        let mut fds = [PollFd::new(watch, PollFlags::IN)];
+        let timeout = Timespec::try_from(within).expect("it is short");
+        poll(&mut fds, Some(&timeout)).expect("poll works") == 1
+    }
+
+    #[test]
+    fn a_death_is_told_within_50_ms_and_once() {
+        let mut watch = Watch::new().expect("epoll works");
+        let (mut child, process) = watched(&mut watch);
+        let (_other, _) = watched(&mut watch);
+        assert!(watch.died().is_empty());
+        let killed = Instant::now();
+        child.kill();
+        assert!(readable(&watch, Duration::from_secs(20)));
+        assert_eq!(watch.died(), [process]);
+        assert!(killed.elapsed() < Duration::from_millis(50), "{:?}", killed.elapsed());
+        assert!(watch.died().is_empty());
+        assert!(!readable(&watch, Duration::ZERO));
+        assert_eq!(watch.len(), 1);
+    }
+
+    #[test]
+    fn a_hundred_deaths_at_once_are_all_told() {
+        let mut watch = Watch::new().expect("epoll works");
+        let mut children: Vec<_> = (0..100).map(|_| watched(&mut watch)).collect();
+        for (child, _) in &mut children {
+            child.kill();
+        }
+        let mut told = Vec::new();
+        until("all have died", || {
+            told.append(&mut watch.died());
+            watch.is_empty()
+        });
+        let mut expected: Vec<_> = children.iter().map(|(_, process)| *process).collect();
+        expected.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_process_without_a_pidfd_is_found_by_the_sweep() {
+        let mut watch = Watch::new().expect("epoll works");
+        let mut child = Child::start(&mut sleeper(), "sleep");
+        let process = identify(child.pid()).expect("the child lives").process;
+        watch.add(process, None);
+        assert_eq!(watch.living(child.pid()), Some(process));
+        assert!(watch.sweep().is_empty());
+        child.kill();
+        until("the zombie is seen", || watch.sweep() == [process]);
+        assert!(watch.is_empty());
+    }
+
+    #[test]
+    fn the_sweep_also_finds_what_epoll_was_not_asked_for() {
+        let mut watch = Watch::new().expect("epoll works");
+        let (mut child, process) = watched(&mut watch);
+        child.end();
+        assert_eq!(watch.sweep(), [process]);
+        assert!(!readable(&watch, Duration::ZERO));
+    }
+
+    #[test]
+    fn only_the_living_are_living() {
+        let mut watch = Watch::new().expect("epoll works");
+        let (mut child, process) = watched(&mut watch);
+        assert_eq!(watch.living(child.pid()), Some(process));
+        assert_eq!(watch.living(std::process::id()), None, "it is not watched");
+        child.end();
+        assert_eq!(watch.living(child.pid()), None);
+    }
+
+    #[test]
+    fn a_recycled_pid_is_another_process() {
+        let mut watch = Watch::new().expect("epoll works");
+        let child = Child::start(&mut sleeper(), "sleep");
+        let identified = identify(child.pid()).expect("the child lives");
+        let before = Process { start_ticks: 1, ..identified.process };
+        watch.add(before, None);
+        watch.add(identified.process, identified.pidfd);
+        assert_eq!(watch.living(child.pid()), Some(identified.process));
+        assert_eq!(watch.sweep(), [before]);
+        assert_eq!(watch.len(), 1);
+    }
+
+    #[test]
+    fn adding_again_changes_nothing_but_a_missing_pidfd() {
+        let mut watch = Watch::new().expect("epoll works");
+        let (mut child, process) = watched(&mut watch);
+        watch.add(process, None);
+        watch.add(process, identify(child.pid()).expect("it lives").pidfd);
+        assert_eq!(watch.len(), 1);
+        let mut late = Child::start(&mut sleeper(), "sleep");
+        let second = identify(late.pid()).expect("it lives");
+        watch.add(second.process, None);
+        watch.add(second.process, second.pidfd);
+        child.end();
+        late.end();
+        let mut expected = [process, second.process];
+        expected.sort_unstable();
+        assert_eq!(watch.died(), expected);
+    }
+
+    #[test]
+    fn what_is_removed_is_not_told() {
+        let mut watch = Watch::new().expect("epoll works");
+        let (mut child, process) = watched(&mut watch);
+        watch.remove(process);
+        child.end();
+        assert!(!readable(&watch, Duration::ZERO));
+        assert!(watch.died().is_empty());
+        watch.remove(process);
+    }
+
+    #[test]
+    fn a_process_without_its_first_thread_is_not_told() {
+        let mut watch = Watch::new().expect("epoll works");
+        let mut child = leaderless(|_| ());
+        let identified = identify(child.pid()).expect("its other thread lives");
+        let process = identified.process;
+        watch.add(process, identified.pidfd);
+        assert!(watch.died().is_empty());
+        assert!(watch.sweep().is_empty());
+        assert_eq!(watch.living(child.pid()), Some(process));
+        child.end();
+        assert_eq!(watch.died(), [process]);
+    }
+
+    #[test]
+    fn the_descriptor_limit_is_raised_to_the_hard_one() {
+        let raised = raise_descriptor_limit().expect("it may be raised");
+        let now = getrlimit(Resource::Nofile);
+        assert_eq!((now.current, now.maximum), (raised, raised));
+    }
+}
