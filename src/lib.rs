@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod config;
+pub mod coordinator;
 pub mod detect;
 pub mod error;
 pub mod paths;

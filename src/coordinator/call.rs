@@ -1,0 +1,108 @@
+//! The operations of the wire as values: what a client sends and a coordinator carries out.
+
+use serde::Serialize;
+
+use super::{Coordinator, Peer};
+use crate::api;
+use crate::error::Error;
+
+/// One operation of the wire.
+#[derive(Debug, Clone)]
+pub enum Call {
+    /// `POST /allocate`
+    Allocate(api::AllocateRequest),
+    /// `POST /allocate/batch`
+    AllocateBatch(api::BatchRequest),
+    /// `POST /allocate/{lockId}/renew`
+    Renew(String, api::RenewRequest),
+    /// `DELETE /allocate/{lockId}`
+    Release(String),
+    /// `GET /check/{port}?protocol=`
+    Check(u16, api::Protocol),
+    /// `GET /suggest/{serviceType}?count=`
+    Suggest(String, usize),
+    /// `POST /instance/register`
+    Register(api::RegisterRequest),
+    /// `POST /instance/heartbeat`
+    Heartbeat(api::HeartbeatRequest),
+    /// `GET /instance/list`
+    Instances,
+    /// `DELETE /instance/{id}`
+    RemoveInstance(String),
+    /// `GET /status`
+    Status,
+    /// `POST /cleanup`
+    Cleanup(api::CleanupRequest),
+    /// `GET /assignments?project_path=`
+    Assignments(Option<String>),
+    /// `POST /assign`
+    Assign(api::AssignRequest),
+    /// `GET /allocations`
+    Allocations,
+    /// `GET /config`
+    Config,
+}
+
+/// An answer: its JSON, and whether something was made (201).
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The JSON text.
+    pub body: String,
+    /// Something new was made.
+    pub created: bool,
+}
+
+impl Answer {
+    fn ok(value: &impl Serialize) -> Self {
+        Self::new(value, false)
+    }
+
+    fn new(value: &impl Serialize, created: bool) -> Self {
+        // The wire types are strings, numbers, lists and maps with string keys: none can fail.
+        let body = serde_json::to_string(value).unwrap_or_default();
+        Self { body, created }
+    }
+}
+
+impl Call {
+    /// Whether it may look for the process behind a socket, which is slow: off the async thread.
+    pub fn is_slow(&self) -> bool {
+        matches!(self, Self::Check(..) | Self::Allocations)
+    }
+}
+
+impl Coordinator {
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    ///
+    /// The operation's refusal.
+    pub fn call(&self, call: &Call, peer: Peer) -> Result<Answer, Error> {
+        match call {
+            Call::Allocate(request) => {
+                let answer = self.allocate(request, peer)?;
+                Ok(Answer::new(&answer, !answer.reused && !request.dry_run))
+            }
+            Call::AllocateBatch(batch) => Ok(Answer::new(&self.allocate_batch(batch, peer)?, true)),
+            Call::Renew(lock_id, request) => Ok(Answer::ok(&self.renew(lock_id, request)?)),
+            Call::Release(lock_id) => Ok(Answer::ok(&self.release(lock_id)?)),
+            Call::Check(port, protocol) => Ok(Answer::ok(&self.check(*port, *protocol))),
+            Call::Suggest(service_type, count) => {
+                Ok(Answer::ok(&self.suggest(service_type, *count)?))
+            }
+            Call::Register(request) => {
+                let (answer, is_new) = self.register(request, peer)?;
+                Ok(Answer::new(&answer, is_new))
+            }
+            Call::Heartbeat(request) => Ok(Answer::ok(&self.heartbeat(&request.instance_id)?)),
+            Call::Instances => Ok(Answer::ok(&self.instances())),
+            Call::RemoveInstance(id) => Ok(Answer::ok(&self.remove_instance(id)?)),
+            Call::Status => Ok(Answer::ok(&self.status())),
+            Call::Cleanup(request) => Ok(Answer::ok(&self.cleanup(request)?)),
+            Call::Assignments(project) => Ok(Answer::ok(&self.assignments(project.as_deref())?)),
+            Call::Assign(request) => Ok(Answer::ok(&self.assign(request)?)),
+            Call::Allocations => Ok(Answer::ok(&self.allocations())),
+            Call::Config => Ok(Answer::ok(&self.config.to_json())),
+        }
+    }
+}

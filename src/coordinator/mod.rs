@@ -1,0 +1,361 @@
+//! The registry, its journal and the machine, held together under one lock.
+//!
+//! Every operation of the wire is one method here. The daemon's handlers call them, and so does a
+//! client that works on the journal itself because no daemon can be had.
+//!
+//! A std `Mutex` is right: nothing is awaited while it is held, and what is done under it takes
+//! microseconds. A request is: lock, decide, probe the candidate, append to the journal, unlock,
+//! answer.
+
+mod call;
+mod log;
+mod operations;
+mod owner;
+mod upkeep;
+mod validate;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
+
+pub use call::{Answer, Call};
+pub use upkeep::Upkeep;
+
+use crate::config::Config;
+use crate::detect::namespace::{self, Namespaces};
+use crate::detect::watch::Watch;
+use crate::detect::{Host, process};
+use crate::error::Error;
+use crate::paths::Paths;
+use crate::registry::{Event, Moment, Policy, Registry};
+use crate::store::{LockHolder, OpenError, Store};
+
+/// How long a daemon waits for a command that works on the journal to be done.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a command that works on the journal itself waits for another one to be done.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peer {
+    /// The client's own process, as the kernel says it (SO_PEERCRED, unix(7)).
+    pub pid: Option<u32>,
+}
+
+/// The registry, its journal and the machine.
+#[derive(Debug)]
+pub struct Coordinator {
+    inner: Mutex<Inner>,
+    /// Held while somebody looks through /proc.
+    walk: Mutex<()>,
+    config: Config,
+    state: State,
+    started: Moment,
+    /// Told when there may be something to do earlier than planned.
+    changed: Notify,
+}
+
+/// Where the state is, and who works on it.
+#[derive(Debug)]
+struct State {
+    directory: PathBuf,
+    boot_id: String,
+    holder: LockHolder,
+}
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    journal: Journal,
+    host: Host,
+    watch: Watch,
+    uid: u32,
+    namespaces: Option<Namespaces>,
+    listening: Vec<String>,
+    problems: Vec<String>,
+    shutting_down: bool,
+}
+
+/// The journal, or why there is none.
+#[derive(Debug)]
+enum Journal {
+    Open(Box<Store>),
+    Closed(String),
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What time it is, for the registry.
+fn now() -> Moment {
+    let monotonic = clock_gettime(ClockId::Monotonic);
+    // The monotonic clock counts from boot: neither part is ever negative.
+    let monotonic = Duration::new(
+        u64::try_from(monotonic.tv_sec).unwrap_or_default(),
+        u32::try_from(monotonic.tv_nsec).unwrap_or_default(),
+    );
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Both in the same milliseconds: else the end of one lease would be shown now here, now there.
+    let boot_ms = milliseconds(unix.saturating_sub(monotonic) + Duration::from_micros(500));
+    Moment { monotonic, unix_ms: boot_ms + milliseconds(monotonic) }
+}
+
+impl Coordinator {
+    /// Opens the state for the daemon. `ports` are those that the daemon itself serves.
+    ///
+    /// A daemon that systemd started serves also without its state, because a client of its socket
+    /// is waiting: it says what is wrong, refuses changes, and tries again ([`Self::safety_net`]).
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; what the machine refuses besides comes as [`OpenError::Io`].
+    pub fn for_daemon(
+        paths: &Paths,
+        config: Config,
+        holder: LockHolder,
+        ports: impl IntoIterator<Item = u16>,
+    ) -> Result<Self, OpenError> {
+        let must_serve = holder.systemd;
+        let coordinator = Self::new(paths, config, holder, ports)?;
+        match coordinator.open_state(DAEMON_PATIENCE, true) {
+            Err(error) if must_serve => {
+                tracing::error!("{error}");
+                coordinator.lock().journal = Journal::Closed(error.to_string());
+            }
+            opened => opened?,
+        }
+        Ok(coordinator)
+    }
+
+    /// Opens the state for one command: no daemon is there, and none can be started.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn for_command(paths: &Paths, config: Config) -> Result<Self, OpenError> {
+        let holder = lock_holder("command", Vec::new(), false);
+        let port = config.daemon.listen.port();
+        let coordinator = Self::new(paths, config, holder, [port])?;
+        // Leases go on: a command is no daemon that comes back.
+        coordinator.open_state(COMMAND_PATIENCE, false)?;
+        Ok(coordinator)
+    }
+
+    fn new(
+        paths: &Paths,
+        config: Config,
+        holder: LockHolder,
+        ports: impl IntoIterator<Item = u16>,
+    ) -> Result<Self, OpenError> {
+        let refused = |source| OpenError::Io { path: PathBuf::from("/proc"), source };
+        let inner = Inner {
+            registry: Registry::new(Policy::new(&config, ports)),
+            journal: Journal::Closed("it is not open yet".to_owned()),
+            host: Host::default(),
+            watch: Watch::new().map_err(refused)?,
+            uid: rustix::process::geteuid().as_raw(),
+            namespaces: namespace::own().ok(),
+            listening: Vec::new(),
+            problems: Vec::new(),
+            shutting_down: false,
+        };
+        let directory = paths.state_dir.clone();
+        let boot_id = process::boot_id().map_err(refused)?;
+        Ok(Self {
+            inner: Mutex::new(inner),
+            walk: Mutex::new(()),
+            config,
+            state: State { directory, boot_id, holder },
+            started: now(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Opens the journal, replays it, and sees what became of what it says.
+    fn open_state(&self, patience: Duration, renew_leases: bool) -> Result<(), OpenError> {
+        let State { directory, boot_id, holder } = &self.state;
+        let (store, loaded) = Store::open(directory, boot_id, holder, patience)?;
+        for notice in &loaded.notices {
+            tracing::warn!("{notice}");
+        }
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        for change in loaded.changes {
+            // After a boot every process is another one; which port a service gets is not.
+            if change.is_durable() || !loaded.rebooted {
+                inner.registry.replay(change);
+            }
+        }
+        inner.journal = Journal::Open(Box::new(store));
+        match inner.host.sweep() {
+            Ok(mut sweep) => inner.registry.resume(renew_leases, &mut sweep, now()),
+            Err(_) => inner.registry.resume(renew_leases, &mut inner.host, now()),
+        }
+        inner.watch_everybody();
+        inner.settle();
+        if loaded.rebooted {
+            inner.compact();
+        }
+        Ok(())
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| {
+            // A panic came in the middle of an operation: what it had not finished never was.
+            let mut inner = PoisonError::into_inner(poisoned);
+            inner.registry.rollback();
+            self.inner.clear_poison();
+            inner
+        })
+    }
+
+    /// Carries out an operation that must be in the journal before it is answered.
+    fn change<T>(
+        &self,
+        operation: impl FnOnce(&mut Inner, Moment) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut inner = self.lock();
+        if inner.shutting_down {
+            return Err(Error::ShuttingDown);
+        }
+        let done = operation(&mut inner, now()).and_then(|answer| {
+            inner.write()?;
+            Ok(answer)
+        });
+        match done {
+            Ok(answer) => {
+                inner.commit();
+                self.changed.notify_one();
+                Ok(answer)
+            }
+            Err(error) => {
+                inner.registry.rollback();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Writes what the registry has changed, all or none.
+    fn write(&mut self) -> Result<(), Error> {
+        let changes = self.registry.changes();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match &mut self.journal {
+            Journal::Open(store) => store
+                .append(changes)
+                .or_else(|error| {
+                    // The journal was deleted or replaced under us: a new one keeps everything.
+                    let is_lost = store.wants_compaction(self.registry.len());
+                    if is_lost { store.compact(self.registry.snapshot()) } else { Err(error) }
+                })
+                .map_err(|error| Error::StateNotWritable(error.to_string())),
+            Journal::Closed(reason) => Err(Error::StateNotWritable(reason.clone())),
+        }
+    }
+
+    /// Writes what has happened whether or not it can be written: deaths and releases count in
+    /// memory, and are written when the disk takes them again.
+    fn settle(&mut self) {
+        let changes = self.registry.changes();
+        if let Journal::Open(store) = &mut self.journal
+            && !changes.is_empty()
+            && let Err(error) = store.append_or_defer(changes)
+        {
+            tracing::warn!("the state can't be written now, and will be later: {error}");
+        }
+        self.commit();
+    }
+
+    /// What was changed is written: tells the log, watches who is new, lets go of who is not.
+    fn commit(&mut self) {
+        let events = self.registry.commit();
+        for event in &events {
+            log::event(event, &self.registry);
+            self.follow(event);
+        }
+        self.compact_if_worth_it();
+    }
+
+    fn follow(&mut self, event: &Event) {
+        match event {
+            Event::Listening(lock_id) | Event::Identified(lock_id) => {
+                let listener = self.registry.listener(*lock_id);
+                if let Some(process) = listener.and_then(|listener| listener.process) {
+                    self.watch_known(process);
+                }
+            }
+            Event::Inherited(lock_id) => {
+                let owner = self.registry.allocation(*lock_id).and_then(|it| it.owner);
+                if let Some(owner) = owner {
+                    self.watch_known(owner.process);
+                }
+            }
+            Event::Released(allocation, _) => {
+                if let Some(owner) = &allocation.owner
+                    && !self.registry.involves(owner.process)
+                {
+                    self.watch.remove(owner.process);
+                }
+            }
+            Event::Allocated(_) | Event::Conflict(_) | Event::InstanceLost(_) | Event::Moved(_) => {
+            }
+        }
+    }
+
+    /// Watches every process that a life depends on: for after a replay.
+    fn watch_everybody(&mut self) {
+        let owners = self.registry.allocations().filter_map(|allocation| allocation.owner);
+        let owners = owners.map(|owner| owner.process);
+        let instances = self.registry.instances().filter_map(|instance| instance.process);
+        let listeners = self.registry.allocations().filter_map(|allocation| {
+            self.registry.listener(allocation.lock_id).and_then(|listener| listener.process)
+        });
+        let known: Vec<_> = owners.chain(instances).chain(listeners).collect();
+        for process in known {
+            self.watch_known(process);
+        }
+    }
+
+    fn compact_if_worth_it(&mut self) {
+        if let Journal::Open(store) = &self.journal
+            && store.wants_compaction(self.registry.len())
+        {
+            self.compact();
+        }
+    }
+
+    fn compact(&mut self) {
+        if let Journal::Open(store) = &mut self.journal
+            && let Err(error) = store.compact(self.registry.snapshot())
+        {
+            tracing::warn!("the journal can't be compacted now: {error}");
+        }
+    }
+}
+
+/// What this process says of itself in the lock file.
+pub fn lock_holder(role: &str, sockets: Vec<String>, systemd: bool) -> LockHolder {
+    // Without /proc nobody can tell this process from a later one of the same pid.
+    let start_ticks = process::own().map_or(0, |own| own.process.start_ticks);
+    LockHolder {
+        pid: std::process::id(),
+        start_ticks,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        role: role.to_owned(),
+        sockets,
+        systemd,
+    }
+}

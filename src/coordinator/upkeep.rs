@@ -1,0 +1,166 @@
+//! What the coordinator does without being asked: deaths, deadlines, listeners, the disk.
+
+use std::os::fd::OwnedFd;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::{Coordinator, Inner, Journal, now};
+use crate::detect::holders;
+use crate::registry::Process;
+use crate::store::LockHolder;
+
+/// What is to be done next, and when.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    /// How long until a lease or an instance runs out; `None`: nothing has a deadline.
+    pub next_deadline: Option<Duration>,
+    /// There are allocations whose ports somebody may begin or cease to listen on.
+    pub follow_listeners: bool,
+    /// Sockets whose processes should be looked for, off the async thread.
+    pub unknown_inodes: Vec<u64>,
+}
+
+impl Coordinator {
+    /// A descriptor that is readable when a watched process has died; then [`Coordinator::reap`].
+    ///
+    /// # Errors
+    ///
+    /// What `F_DUPFD_CLOEXEC` of fcntl(2) says.
+    pub fn death_signal(&self) -> std::io::Result<OwnedFd> {
+        use std::os::fd::AsFd;
+        self.lock().watch.as_fd().try_clone_to_owned()
+    }
+
+    /// Ends what the dead held.
+    pub fn reap(&self) {
+        let mut inner = self.lock();
+        let died = inner.watch.died();
+        inner.bury(&died);
+    }
+
+    /// The safety net: looks at every owner, whatever was or wasn't reported, and tidies up.
+    pub fn safety_net(&self) {
+        self.try_again();
+        let mut inner = self.lock();
+        let died = inner.watch.sweep();
+        inner.bury(&died);
+        if let Journal::Open(store) = &mut inner.journal
+            && let Err(error) = store.sync()
+        {
+            tracing::warn!("the state can't be written now: {error}");
+        }
+        let inner = &mut *inner;
+        inner.registry.forget_assignments(&mut inner.host, now());
+        inner.settle();
+    }
+
+    /// Opens the state, if it could not be opened before.
+    fn try_again(&self) {
+        if matches!(self.lock().journal, Journal::Open(_)) {
+            return;
+        }
+        match self.open_state(Duration::ZERO, true) {
+            Ok(()) => tracing::info!("the state can be used again"),
+            Err(error) => self.lock().journal = Journal::Closed(error.to_string()),
+        }
+    }
+
+    /// Sees who listens on allocated ports, and ends what has run out.
+    pub fn look_around(&self) -> Upkeep {
+        let mut inner = self.lock();
+        inner.sweep();
+        inner.upkeep()
+    }
+
+    /// What is to be done next.
+    pub fn upkeep(&self) -> Upkeep {
+        self.lock().upkeep()
+    }
+
+    /// Finds out which processes hold the sockets that are unknown, and looks again. Slow: it looks
+    /// through /proc, without holding the lock. One at a time, because a second walk would find the
+    /// same.
+    pub fn name_listeners(&self) {
+        let _walking = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = self.lock().host.unknown_inodes();
+        if unknown.is_empty() {
+            return;
+        }
+        let found = holders::find(&unknown);
+        let mut inner = self.lock();
+        if inner.host.learn(found) {
+            inner.sweep();
+        }
+    }
+
+    /// Waits until an operation may have made something due earlier than planned.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether nothing is allocated and no instance is registered.
+    pub fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        inner.registry.allocation_count() == 0 && inner.registry.instance_count() == 0
+    }
+
+    /// Says where the daemon listens, in `/status` and in the lock file.
+    pub fn announce(&self, holder: &LockHolder, problems: Vec<String>) {
+        let mut inner = self.lock();
+        inner.listening.clone_from(&holder.sockets);
+        inner.problems = problems;
+        if let Journal::Open(store) = &mut inner.journal
+            && let Err(error) = store.announce(holder)
+        {
+            tracing::warn!("the lock file can't be written: {error}");
+        }
+    }
+
+    /// Refuses changes from now on, and makes what was answered survive a power failure.
+    pub fn shut_down(&self) {
+        let mut inner = self.lock();
+        inner.shutting_down = true;
+        if let Journal::Open(store) = &mut inner.journal
+            && let Err(error) = store.sync()
+        {
+            tracing::error!("the state can't be written: {error}");
+        }
+    }
+}
+
+impl Inner {
+    fn bury(&mut self, died: &[Process]) {
+        if died.is_empty() {
+            return;
+        }
+        self.registry.processes_died(died, &mut self.host, now());
+        self.settle();
+    }
+
+    /// One look at all allocations, with one question to the kernel.
+    pub(super) fn sweep(&mut self) {
+        let now = now();
+        match self.host.sweep() {
+            Ok(mut sweep) => {
+                self.registry.expire(&mut sweep, now);
+                self.registry.sweep(&mut sweep, now);
+            }
+            Err(error) => {
+                tracing::warn!("can't see who listens: {error}");
+                self.registry.expire(&mut self.host, now);
+            }
+        }
+        self.settle();
+    }
+
+    fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            next_deadline: self
+                .registry
+                .next_deadline()
+                .map(|deadline| deadline.saturating_sub(now().monotonic)),
+            follow_listeners: self.registry.allocation_count() > 0,
+            unknown_inodes: self.host.unknown_inodes(),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a request may say: sizes, characters, numbers. A bad value is named with its field.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::error::Error;
+
+/// The longest name, in characters.
+const MAX_NAME: usize = 128;
+
+/// The longest path, in bytes: PATH_MAX of linux/limits.h.
+const MAX_PATH: usize = 4096;
+
+/// The longest lease: a year, in seconds.
+const MAX_LEASE: u64 = 365 * 24 * 60 * 60;
+
+/// The most suggestions that one answer gives.
+const MAX_SUGGESTIONS: usize = 1000;
+
+/// Checks a name that people will read in logs and terminals.
+pub(super) fn name(field: &str, value: &str) -> Result<(), Error> {
+    if value.is_empty() {
+        return Err(Error::invalid(field, "must not be empty"));
+    }
+    if value.chars().nth(MAX_NAME).is_some() {
+        return Err(Error::invalid(field, format!("must be at most {MAX_NAME} characters long")));
+    }
+    if value.chars().any(|c| c.is_control() || reorders(c)) {
+        return Err(Error::invalid(field, "must not contain control characters"));
+    }
+    Ok(())
+}
+
+/// Whether a character changes how the text around it is shown (Unicode UAX #9, and the line and
+/// paragraph separators).
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Checks a path, and takes off its trailing slashes.
+pub(super) fn path(field: &str, value: &str) -> Result<String, Error> {
+    if !value.starts_with('/') {
+        return Err(Error::invalid(field, "must be an absolute path"));
+    }
+    if value.len() > MAX_PATH {
+        return Err(Error::invalid(field, format!("must be at most {MAX_PATH} bytes long")));
+    }
+    if value.contains('\0') {
+        return Err(Error::invalid(field, "must not contain a NUL character"));
+    }
+    let trimmed = value.trim_end_matches('/');
+    Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
+}
+
+/// Checks a lease's length.
+pub(super) fn lease(seconds: Option<u64>) -> Result<Option<Duration>, Error> {
+    match seconds {
+        Some(seconds) if !(1..=MAX_LEASE).contains(&seconds) => Err(Error::invalid(
+            "lease_seconds",
+            format!("must be from 1 to {MAX_LEASE} seconds, not {seconds}"),
+        )),
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
+}
+
+/// Reads a lock id that a client chose.
+pub(super) fn chosen_lock_id(value: &str) -> Result<Uuid, Error> {
+    Uuid::parse_str(value).map_err(|_| Error::invalid("lock_id", "must be a UUID"))
+}
+
+/// Reads a lock id that must name an allocation: what is no UUID names none.
+pub(super) fn lock_id(value: &str) -> Result<Uuid, Error> {
+    Uuid::parse_str(value).map_err(|_| Error::UnknownLock(value.chars().take(64).collect()))
+}
+
+/// Checks how many suggestions are asked for.
+pub(super) fn count(count: usize) -> Result<usize, Error> {
+    if (1..=MAX_SUGGESTIONS).contains(&count) {
+        Ok(count)
+    } else {
+        Err(Error::invalid("count", format!("must be from 1 to {MAX_SUGGESTIONS}, not {count}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_disturb_a_terminal_are_refused() {
+        for bad in ["", "a\nb", "\u{1b}[31m", "a\u{202e}b", "a\u{2028}b", &"x".repeat(129)] {
+            assert!(name("service_name", bad).is_err(), "{bad:?}");
+        }
+        for good in ["web", "main app", "größe", "名前", &"x".repeat(128)] {
+            assert!(name("service_name", good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn paths_are_absolute_and_lose_their_trailing_slash() {
+        assert_eq!(path("project_path", "/a/b//").expect("absolute"), "/a/b");
+        assert_eq!(path("project_path", "//").expect("absolute"), "/");
+        assert!(path("project_path", "a/b").is_err());
+        assert!(path("project_path", "").is_err());
+        assert!(path("project_path", &format!("/{}", "x".repeat(4096))).is_err());
+    }
+
+    #[test]
+    fn leases_are_bounded() {
+        assert!(lease(Some(0)).is_err());
+        assert!(lease(Some(u64::MAX)).is_err());
+        assert_eq!(lease(Some(60)).expect("fine"), Some(Duration::from_secs(60)));
+    }
+}
