@@ -11,6 +11,7 @@ pub mod config;
 pub mod coordinator;
 pub mod detect;
 pub mod error;
+pub mod http;
 pub mod paths;
 pub mod project;
 pub mod registry;
