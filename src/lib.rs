@@ -9,6 +9,7 @@
 pub mod api;
 pub mod config;
 pub mod coordinator;
+pub mod daemon;
 pub mod detect;
 pub mod error;
 pub mod http;

@@ -1,0 +1,152 @@
+//! The sockets that the daemon serves: handed over by systemd, or bound by itself.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use listenfd::ListenFd;
+
+use super::{Options, StartError};
+use crate::api::{Protocol, SystemUsage};
+use crate::detect::holders;
+use crate::text::printable;
+
+/// The sockets that systemd handed over (sd_listen_fds(3)), told apart by what they are: their
+/// order differs between versions.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    tcp: Vec<TcpListener>,
+    unix: Vec<UnixListener>,
+}
+
+/// The sockets that are served, ready to accept.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    pub(super) tcp: Vec<TcpListener>,
+    pub(super) unix: Vec<UnixListener>,
+    /// The path that this process made, and unlinks when it goes.
+    pub(super) own_path: Option<PathBuf>,
+}
+
+impl Inherited {
+    /// Takes every socket that was handed over. One that is not served would activate the service
+    /// again and again.
+    pub(super) fn take() -> Self {
+        let mut inherited = Self::default();
+        let mut descriptors = ListenFd::from_env();
+        for index in 0..descriptors.len() {
+            if let Ok(Some(listener)) = descriptors.take_tcp_listener(index) {
+                inherited.tcp.push(listener);
+            } else if let Ok(Some(listener)) = descriptors.take_unix_listener(index) {
+                inherited.unix.push(listener);
+            }
+        }
+        inherited
+    }
+
+    pub(super) fn is_some(&self) -> bool {
+        !self.tcp.is_empty() || !self.unix.is_empty()
+    }
+
+    /// The TCP ports among them.
+    pub(super) fn tcp_ports(&self) -> Vec<u16> {
+        self.tcp.iter().filter_map(|it| it.local_addr().ok()).map(|it| it.port()).collect()
+    }
+
+    pub(super) fn into_bound(self) -> Bound {
+        Bound { tcp: self.tcp, unix: self.unix, own_path: None }
+    }
+}
+
+impl Bound {
+    /// Binds what the options or the configuration say. What could not be bound and need not be is
+    /// told, a sentence each.
+    pub(super) fn bind(
+        options: &Options,
+        listen: SocketAddr,
+        socket: &Path,
+    ) -> Result<(Self, Vec<String>), StartError> {
+        let mut bound = Self::default();
+        let mut problems = Vec::new();
+        match TcpListener::bind(listen) {
+            Ok(listener) => bound.tcp.push(listener),
+            Err(error) => {
+                let holder = (error.kind() == io::ErrorKind::AddrInUse)
+                    .then(|| holders::usage(listen.port(), Protocol::Tcp).ok())
+                    .flatten()
+                    .flatten()
+                    .map(|usage| holder_name(&usage));
+                // By hand means: this one or none. A client's wish is not by hand.
+                if options.listen.is_some() && !options.background {
+                    return Err(match error.kind() {
+                        io::ErrorKind::AddrInUse => {
+                            StartError::AddressTaken { address: listen.to_string(), holder }
+                        }
+                        _ => StartError::Machine("can't listen", error),
+                    });
+                }
+                problems.push(match holder {
+                    Some(holder) => {
+                        format!("{listen} is taken by {holder}: only the unix socket is served")
+                    }
+                    None => format!(
+                        "can't listen on {listen} ({error}): only the unix socket is served"
+                    ),
+                });
+            }
+        }
+        let socket = options.socket.as_deref().unwrap_or(socket);
+        match bind_unix(socket) {
+            Ok(listener) => {
+                bound.unix.push(listener);
+                bound.own_path = Some(socket.to_owned());
+            }
+            Err(error) => problems.push(format!("can't listen on {}: {error}", socket.display())),
+        }
+        if bound.tcp.is_empty() && bound.unix.is_empty() {
+            return Err(StartError::NoListener(problems.join("; ")));
+        }
+        Ok((bound, problems))
+    }
+
+    /// The addresses, as `/status` shows them.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let tcp = self.tcp.iter().filter_map(|it| it.local_addr().ok()).map(|it| it.to_string());
+        let unix = self
+            .unix
+            .iter()
+            .filter_map(|it| it.local_addr().ok())
+            .filter_map(|it| it.as_pathname().map(|path| format!("unix:{}", path.display())));
+        tcp.chain(unix).collect()
+    }
+}
+
+/// Who holds a port, in a few words.
+fn holder_name(usage: &SystemUsage) -> String {
+    match &usage.process {
+        Some(process) => format!("{} (pid {})", printable(&process.name), process.pid),
+        None => format!("a process of uid {}", usage.uid),
+    }
+}
+
+/// Binds a unix socket that only this user can reach. A path that a dead daemon left behind is
+/// taken over; the lock on the state says that no living one of ours uses it.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if UnixStream::connect(path).is_ok() {
+                return Err(io::Error::new(error.kind(), "another program listens there"));
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

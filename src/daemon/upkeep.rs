@@ -1,0 +1,80 @@
+//! What the daemon does besides answering: deaths, deadlines, listeners, the safety net.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::coordinator::Coordinator;
+use crate::detect::descriptors;
+
+/// How often the ports of allocations are looked at for listeners that came or went. A second is
+/// what a person waits without noticing; one look costs a fraction of a millisecond.
+const LISTENER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Ends what the dead held, within the millisecond that the kernel needs to say so.
+pub(super) async fn reap(coordinator: Arc<Coordinator>) {
+    let signal = coordinator.death_signal().and_then(descriptors::readable);
+    let signal = match signal {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::error!("deaths are only seen by the safety net: {error}");
+            return;
+        }
+    };
+    loop {
+        match signal.readable().await {
+            Ok(mut guard) => {
+                // Cleared first: who dies while these are buried makes it readable again.
+                guard.clear_ready();
+                coordinator.reap();
+            }
+            Err(error) => {
+                tracing::error!("deaths are only seen by the safety net: {error}");
+                return;
+            }
+        }
+    }
+}
+
+/// Keeps deadlines, follows listeners, and runs the safety net.
+pub(super) async fn run(coordinator: Arc<Coordinator>) {
+    let net_interval = coordinator.config().daemon.reap_interval;
+    let mut net = Instant::now() + net_interval;
+    let mut look = Instant::now();
+    loop {
+        let now = Instant::now();
+        if now >= net {
+            coordinator.safety_net();
+            net = now + net_interval;
+        }
+        let plan = coordinator.upkeep();
+        let deadline = plan.next_deadline.map(|left| now + left);
+        if plan.follow_listeners && now >= look || deadline.is_some_and(|it| it <= now) {
+            look_around(&coordinator).await;
+            look = Instant::now() + LISTENER_INTERVAL;
+            continue;
+        }
+        let mut wake = net;
+        if plan.follow_listeners {
+            wake = wake.min(look);
+        }
+        wake = deadline.map_or(wake, |deadline| wake.min(deadline));
+        tokio::select! {
+            () = sleep_until(wake) => {}
+            () = coordinator.changed() => {}
+        }
+    }
+}
+
+/// Looks at all allocations, and for the processes of the sockets that are new.
+async fn look_around(coordinator: &Arc<Coordinator>) {
+    if coordinator.look_around().unknown_inodes.is_empty() {
+        return;
+    }
+    // A walk through /proc: milliseconds to a tenth of a second, so not on this thread.
+    let walker = coordinator.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || walker.name_listeners()).await {
+        tracing::error!("the walk through /proc failed: {error}");
+    }
+}
