@@ -7,6 +7,7 @@
 //! programs made of them, and `cli` is what a person types.
 
 pub mod api;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod coordinator;

@@ -1,0 +1,386 @@
+//! The command line, as clap sees it.
+
+mod values;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use values::{Transport, key_value, lease, loopback, variable};
+
+/// The service type of whoever names none.
+pub(super) const DEFAULT_TYPE: &str = "dev";
+
+/// Give every server a port of its own
+#[derive(Debug, Parser)]
+#[command(
+    name = "styxy",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  styxy run -- npm run dev                start a server on a port that is free and stays its own
+  PORT=$(styxy allocate -s test)          a port for a script
+  styxy list                              who has which port"
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// The options that every command has.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct Global {
+    /// Print the daemon's answer as JSON
+    #[arg(long, global = true, display_order = 900)]
+    pub(super) json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true, display_order = 901)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Run(Run),
+    Allocate(Allocate),
+    Get(Get),
+    Release(Release),
+    Check(Check),
+    Suggest(Suggest),
+    List(List),
+    #[command(subcommand)]
+    Instance(Instance),
+    Cleanup(Cleanup),
+    #[command(subcommand)]
+    Daemon(Daemon),
+    #[command(subcommand)]
+    Config(Config),
+    Completions(Completions),
+}
+
+/// Run a command with a port of its own
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The command finds the port in PORT and STYXY_PORT, and instead of {port} in its arguments. The port
+is free again when the command ends.
+
+Examples:
+  styxy run -- npm run dev
+  styxy run -n api -s api -- cargo run -- --listen 127.0.0.1:{port}
+  styxy run -n web --reuse -- npm run dev       prints the URL if web runs already
+
+Exit code: the command's; 126 if it can't be executed, 127 if it isn't found.")]
+pub(super) struct Run {
+    /// Name of the service within this project; it keeps its port from run to run
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Service type: dev, test, api, … (styxy config show) [default: dev]
+    #[arg(short, long, value_name = "TYPE")]
+    pub(super) service: Option<String>,
+    /// Port to try first
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+    /// If that name runs already, print its URL and exit
+    #[arg(long, conflicts_with = "another")]
+    pub(super) reuse: bool,
+    /// If that name runs already, start a second one
+    #[arg(long)]
+    pub(super) another: bool,
+    /// Environment variable for the port, instead of PORT
+    #[arg(long, value_name = "VAR", default_value = "PORT", value_parser = variable)]
+    pub(super) env: String,
+    /// Fail with exit code 69 rather than run without a reservation
+    #[arg(long, env = "STYXY_REQUIRE", hide_env = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(super) require: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+/// Allocate a port and print it
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[command(after_help = "\
+The port stays allocated while the calling shell lives, for 10 minutes at least, and then for as long
+as a server listens on it.
+
+Examples:
+  PORT=$(styxy allocate -s dev)
+  eval \"$(styxy allocate -n web -n api --shell)\"      sets WEB_PORT and API_PORT
+  styxy allocate -p 8080 --exact --pid $$ --wait 30s
+
+Exit codes: 1 port unavailable, 75 no port is free in the range.")]
+pub(super) struct Allocate {
+    /// Service type: dev, test, api, … (styxy config show)
+    #[arg(short, long, value_name = "TYPE", default_value = DEFAULT_TYPE)]
+    pub(super) service: String,
+    /// Name of the service within its project; several names are all allocated or none
+    #[arg(short, long = "name", value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// How many ports, all or none
+    #[arg(long, value_name = "N", conflicts_with = "names",
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(super) count: Option<u8>,
+    /// Port to try first
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+    /// Fail rather than take another port than --port
+    #[arg(long, requires = "port")]
+    pub(super) exact: bool,
+    /// Transport protocol
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub(super) protocol: Transport,
+    /// Process that owns the port: it is free again when that process ends
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pid: Option<u32>,
+    /// How long to keep the port while nothing else does, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = lease)]
+    pub(super) lease: Option<u64>,
+    #[command(flatten)]
+    pub(super) instance: InstanceOption,
+    /// Project directory, instead of the working directory's project
+    #[arg(long, value_name = "DIR")]
+    pub(super) project: Option<PathBuf>,
+    /// How long to try again while no port can be had, such as 30s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(super) wait: Option<Duration>,
+    /// Print export commands for a shell to eval
+    #[arg(long, conflicts_with_all = ["json", "url"])]
+    pub(super) shell: bool,
+    /// Print http://localhost:PORT
+    #[arg(long)]
+    pub(super) url: bool,
+    /// Say which port it would be, and reserve nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// The registered client that a command works for.
+#[derive(Debug, Args)]
+pub(super) struct InstanceOption {
+    /// Instance that asks
+    #[arg(long = "instance", value_name = "ID", env = "STYXY_INSTANCE", hide_env_values = true)]
+    instance: Option<String>,
+}
+
+impl InstanceOption {
+    /// Its id. An empty `STYXY_INSTANCE` is none.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.instance.as_deref().filter(|id| !id.is_empty())
+    }
+}
+
+/// Print the port of a service of this project: the one it has or, if it doesn't run, will get
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  curl localhost:$(styxy get api)/health
+  xdg-open $(styxy get web --url)
+
+Exit code: 1 if this project has no such service.")]
+pub(super) struct Get {
+    /// Name of the service
+    pub(super) name: String,
+    /// Print http://localhost:PORT
+    #[arg(long)]
+    pub(super) url: bool,
+}
+
+/// Release allocations
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A name or port means what this project or instance has; a lock id always works.
+
+Examples:
+  styxy release web
+  styxy release 3000 3001
+  styxy release --instance claude_a 8000
+
+Exit codes: 1 nothing to release, 77 it belongs to another project.")]
+pub(super) struct Release {
+    /// What to release: names, ports, lock ids
+    #[arg(required = true, value_name = "NAME|PORT|LOCK_ID")]
+    pub(super) targets: Vec<String>,
+    #[command(flatten)]
+    pub(super) instance: InstanceOption,
+}
+
+/// Tell whether ports are free, and who has them
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy check 3000
+  styxy check 5432 6379
+  styxy check 53 --protocol udp
+
+Exit codes: 0 all are free, 1 one is taken.")]
+pub(super) struct Check {
+    /// The ports
+    #[arg(required = true, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) ports: Vec<u16>,
+    /// Transport protocol
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub(super) protocol: Transport,
+}
+
+/// Print ports that are free now; nothing is reserved
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy suggest
+  styxy suggest api --count 3")]
+pub(super) struct Suggest {
+    /// Service type: dev, test, api, … (styxy config show)
+    #[arg(value_name = "TYPE", default_value = DEFAULT_TYPE)]
+    pub(super) service_type: String,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) count: u16,
+    /// Print http://localhost:PORT
+    #[arg(long)]
+    pub(super) url: bool,
+}
+
+/// List the allocations
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy list
+  styxy list --here
+  styxy list --json | jq '.allocations[].port'")]
+pub(super) struct List {
+    /// Only those of the project in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(super) project: Option<PathBuf>,
+    /// Only those of this project
+    #[arg(long, conflicts_with = "project")]
+    pub(super) here: bool,
+}
+
+/// Manage instances: registered clients such as agents and editors
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  export STYXY_INSTANCE=$(styxy instance register --pid $$)
+  styxy instance heartbeat
+  styxy instance list")]
+pub(super) enum Instance {
+    /// Register an instance and print its id
+    Register(Register),
+    /// Say that an instance lives; without a process it has to be said every 30 seconds
+    Heartbeat(InstanceId),
+    /// List the instances
+    List,
+    /// Remove an instance, and release what nothing else holds
+    Remove(InstanceId),
+}
+
+/// What `instance register` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  export STYXY_INSTANCE=$(styxy instance register --pid $$)
+  styxy instance register claude_a --metadata branch=main")]
+pub(super) struct Register {
+    /// Id of the instance, instead of a new one
+    #[arg(env = "STYXY_INSTANCE", hide_env_values = true)]
+    pub(super) id: Option<String>,
+    /// Process that proves that the instance lives; without it heartbeats do
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pid: Option<u32>,
+    /// What to show beside its id
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(super) metadata: Vec<(String, String)>,
+}
+
+/// An instance that must be named, by argument or environment.
+#[derive(Debug, Args)]
+pub(super) struct InstanceId {
+    /// Id of the instance
+    #[arg(env = "STYXY_INSTANCE", hide_env_values = true, required = true,
+          value_parser = NonEmptyStringValueParser::new())]
+    pub(super) id: String,
+}
+
+/// Release what nothing holds any more, as the daemon does by itself
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy cleanup
+  styxy cleanup --force --dry-run     what --force would release of this project or instance
+  styxy cleanup --force --all         everything, of every project")]
+pub(super) struct Cleanup {
+    /// Release also what is held: everything of this instance, or else of this project
+    #[arg(long)]
+    pub(super) force: bool,
+    /// With --force: of every project and instance
+    #[arg(long, requires = "force")]
+    pub(super) all: bool,
+    /// Say what would be released, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) instance: InstanceOption,
+}
+
+/// Manage the daemon; it starts by itself when it is needed
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  styxy daemon status
+  styxy daemon restart
+  styxy daemon run --listen 127.0.0.1:9877 --socket /tmp/styxy.sock")]
+pub(super) enum Daemon {
+    /// Start the daemon, unless it runs
+    Start,
+    /// Stop the daemon, and its sockets where systemd has them
+    Stop,
+    /// Stop the daemon and start it again
+    Restart,
+    /// Tell whether the daemon runs; exit code 1 if it doesn't
+    Status,
+    /// Be the daemon, in the foreground
+    Run(DaemonRun),
+}
+
+/// What `daemon run` takes.
+#[derive(Debug, Args)]
+pub(super) struct DaemonRun {
+    /// TCP address to serve, instead of the configuration's
+    #[arg(long, value_name = "ADDR:PORT", value_parser = loopback)]
+    pub(super) listen: Option<SocketAddr>,
+    /// Unix socket to serve, instead of the one in the runtime directory
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// A client started it: leave its session and descriptors
+    #[arg(long, hide = true)]
+    pub(super) background: bool,
+}
+
+/// Look at the configuration
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  styxy config show
+  styxy config check
+  $EDITOR \"$(styxy config path)\"")]
+pub(super) enum Config {
+    /// Print the configuration in force: the built-in one and what the file changes
+    Show,
+    /// Check the configuration file; exit code 78 if something is wrong in it
+    Check,
+    /// Print the path of the configuration file
+    Path,
+}
+
+/// Print completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy completions bash > ~/.local/share/bash-completion/completions/styxy
+  styxy completions fish > ~/.config/fish/completions/styxy.fish")]
+pub(super) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! What a person types.
+
+mod allocate;
+mod args;
+mod check;
+mod cleanup;
+mod completions;
+mod config;
+mod context;
+mod daemon;
+mod exec;
+mod failure;
+mod get;
+mod instance;
+mod list;
+mod nested;
+mod output;
+mod owner;
+mod release;
+mod run;
+mod shell;
+mod suggest;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use context::Context;
+use failure::Failed;
+
+/// Parses the arguments, does what they say, and tells the exit code.
+pub fn main() -> ExitCode {
+    output::honour_force_color();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that a pager has closed, or a usage error that nobody can read: no more to do.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let context = Context::new(cli.global);
+    match dispatch(&context, cli.command) {
+        Ok(code) => code,
+        Err(failed) => {
+            failed.report(context.global.json);
+            ExitCode::from(failed.exit.code())
+        }
+    }
+}
+
+/// The command line as clap knows it, for man page and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failed> {
+    match command {
+        Command::Run(args) => run::run(context, &args),
+        Command::Allocate(args) => allocate::run(context, &args),
+        Command::Get(args) => get::run(context, &args),
+        Command::Release(args) => release::run(context, &args),
+        Command::Check(args) => check::run(context, &args),
+        Command::Suggest(args) => suggest::run(context, &args),
+        Command::List(args) => list::run(context, &args),
+        Command::Instance(args) => instance::run(context, args),
+        Command::Cleanup(args) => cleanup::run(context, &args),
+        Command::Daemon(args) => daemon::run(context, args),
+        Command::Config(args) => config::run(context, &args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
