@@ -1,1 +1,4 @@
-//! What holds for any input.
+//! Property tests: what holds for any input, tried with many.
+
+mod journal;
+mod registry;

@@ -1,0 +1,58 @@
+//! A machine that is made up: who lives, who listens, which directories exist.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use styxy::api::Protocol;
+use styxy::registry::{Allocation, Listener, Machine, Owner, Probe, Process};
+use uuid::Uuid;
+
+/// Who listens on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Socket {
+    pub(crate) process: Process,
+    pub(crate) own: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fake {
+    pub(crate) alive: BTreeSet<Process>,
+    /// Ports that programs use whom the registry does not know.
+    pub(crate) used: BTreeSet<u16>,
+    pub(crate) sockets: BTreeMap<u16, Socket>,
+    pub(crate) gone: BTreeSet<String>,
+    /// The ports that were probed in the last step.
+    pub(crate) probed: Vec<u16>,
+}
+
+impl Machine for Fake {
+    fn probe(&mut self, port: u16, _: Protocol) -> Probe {
+        self.probed.push(port);
+        if self.used.contains(&port) || self.sockets.contains_key(&port) {
+            Probe::Taken
+        } else {
+            Probe::Free
+        }
+    }
+
+    fn listener(&mut self, allocation: &Allocation) -> Option<Listener> {
+        let socket = self.sockets.get(&allocation.port)?;
+        Some(Listener {
+            process: Some(socket.process),
+            name: None,
+            local_address: format!("[::]:{}", allocation.port),
+            own: socket.own,
+        })
+    }
+
+    fn is_alive(&mut self, process: Process) -> bool {
+        self.alive.contains(&process)
+    }
+
+    fn heirs(&mut self, _: &[Uuid]) -> HashMap<Uuid, Owner> {
+        HashMap::new()
+    }
+
+    fn directory_exists(&mut self, path: &str) -> bool {
+        !self.gone.contains(path)
+    }
+}
