@@ -1,1 +1,29 @@
-//! What Styxy promises, shown from outside.
+//! What Styxy promises, shown from outside: the real program, real sockets, real processes.
+//!
+//! Each module is one theme and each test one promise. Every test has a home of its own
+//! ([`support::Home`]) with its own daemon and its own block of ports, so that they run side by
+//! side. `STYXY_TEST_FULL=1` runs the long forms.
+
+mod support;
+
+mod autostart;
+mod bad_input;
+mod cleanup;
+mod command_line;
+mod crash;
+mod foreign_program;
+mod guard;
+mod journal;
+mod lives;
+mod log;
+mod main_job;
+mod man;
+mod named;
+mod openapi;
+mod owners;
+mod probing;
+mod store;
+mod two_daemons;
+mod wire;
+mod without_daemon;
+mod wrong_usage;

@@ -1,0 +1,154 @@
+//! `kill -9` of the daemon: what was answered is there, and nothing is there twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Connection, Daemon, Home, PATIENCE, Request, Running, eventually, full, owner, port_of,
+};
+
+const CLIENTS: usize = 16;
+
+/// What one client knows when its daemon is gone.
+#[derive(Default)]
+struct Knowledge {
+    /// Answered and not released: lock id to port.
+    held: BTreeMap<String, u16>,
+    /// Answered releases.
+    released: BTreeSet<String>,
+}
+
+/// Allocates, and now and then releases, until the daemon does not answer any more.
+fn work(connection: &mut Connection, owner: u32, answered: &AtomicUsize) -> Knowledge {
+    let mut known = Knowledge::default();
+    for turn in 1_usize.. {
+        if turn.is_multiple_of(4) {
+            // From here on nobody knows, until it is answered.
+            let (lock_id, _) = known.held.pop_first().expect("three were allocated");
+            let request = Request::new("DELETE", &format!("/allocate/{lock_id}"));
+            let Ok(reply) = connection.send(&request) else { break };
+            reply.expect(200);
+            known.released.insert(lock_id);
+        } else {
+            let body = json!({ "service_type": "dev", "process_id": owner });
+            let Ok(reply) = connection.send(&Request::json("POST", "/allocate", &body)) else {
+                break;
+            };
+            if reply.status == 503 {
+                reply.refused(503, "range_exhausted");
+                continue;
+            }
+            let answer = reply.expect(201);
+            let lock_id = answer["lock_id"].as_str().expect("a lock id").to_owned();
+            known.held.insert(lock_id, port_of(&answer));
+        }
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+    known
+}
+
+/// Lets all clients work at once, and kills the daemon in the middle of it.
+fn crash_at_work(home: &Home, daemon: Daemon, owners: &[Running], after: usize) -> Vec<Knowledge> {
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let clients: Vec<_> = owners
+            .iter()
+            .map(|owner| {
+                let mut connection = home.connect();
+                let (pid, answered) = (owner.pid(), &answered);
+                scope.spawn(move || work(&mut connection, pid, answered))
+            })
+            .collect();
+        eventually(PATIENCE, || match answered.load(Ordering::Relaxed) {
+            count if count >= after => Ok(()),
+            count => Err(format!("{count} answers of {after}")),
+        });
+        daemon.crash();
+        clients.into_iter().map(|one| one.join().expect("a client that does not panic")).collect()
+    })
+}
+
+#[track_caller]
+fn check(allocations: &[Value], knowledge: &[Knowledge], round: usize) {
+    let by_lock: BTreeMap<_, _> = allocations
+        .iter()
+        .map(|one| (one["lock_id"].as_str().expect("a lock id"), port_of(one)))
+        .collect();
+    assert_eq!(by_lock.len(), allocations.len(), "round {round}: a lock id twice");
+    let ports: BTreeSet<_> = by_lock.values().collect();
+    assert_eq!(ports.len(), allocations.len(), "round {round}: a port twice: {allocations:#?}");
+    for known in knowledge {
+        for (lock_id, port) in &known.held {
+            let found = by_lock.get(lock_id.as_str());
+            assert_eq!(found, Some(port), "round {round}: {lock_id} was answered");
+        }
+        for lock_id in &known.released {
+            let found = by_lock.get(lock_id.as_str());
+            assert_eq!(found, None, "round {round}: {lock_id} was released");
+        }
+    }
+}
+
+#[test]
+fn every_answered_allocation_survives_a_kill_in_the_middle_of_sixteen_clients() {
+    let home = Home::with_ports(512);
+    let rounds = if full() { 100 } else { 10 };
+    let mut daemon = home.daemon();
+    for round in 0..rounds {
+        let mut owners: Vec<_> = (0..CLIENTS).map(|_| owner()).collect();
+        // One dies while no daemon is there: what it had must be gone.
+        let knowledge = crash_at_work(&home, daemon, &owners, 40 + 11 * (round % 30));
+        let dead = owners.pop().expect("an owner");
+        let dead_pid = dead.pid();
+        drop(dead);
+
+        daemon = home.daemon();
+        let allocations = home.allocations();
+        assert!(allocations.iter().all(|one| one["process_id"] != dead_pid), "{allocations:#?}");
+        check(&allocations, &knowledge[..CLIENTS - 1], round);
+        assert!(!allocations.is_empty(), "round {round}: nothing was allocated");
+        daemon.is_well(&home);
+
+        drop(owners);
+        eventually(PATIENCE, || match home.allocations().len() {
+            0 => Ok(()),
+            left => Err(format!("{left} allocations of dead owners")),
+        });
+    }
+}
+
+#[test]
+fn an_answered_release_survives_a_kill() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let owner = owner();
+    let (kept, released) = (home.allocate_for(owner.pid()), home.allocate_for(owner.pid()));
+    let lock_id = released["lock_id"].as_str().expect("a lock id");
+    home.delete(&format!("/allocate/{lock_id}")).expect(200);
+
+    daemon.crash();
+    let _daemon = home.daemon();
+
+    let left = home.allocations();
+    assert_eq!(left.len(), 1, "{left:#?}");
+    assert_eq!(left[0]["lock_id"], kept["lock_id"]);
+    assert_eq!(left[0]["process_id"], owner.pid());
+}
+
+#[test]
+fn after_a_restart_owners_are_watched_as_before() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let mut owner = owner();
+    let lock_id = home.allocate_for(owner.pid())["lock_id"].clone();
+    daemon.crash();
+    let _daemon = home.daemon();
+    assert!(home.allocation(&lock_id).is_some());
+
+    owner.kill();
+
+    home.ends_within(std::time::Duration::from_secs(2), &lock_id);
+}

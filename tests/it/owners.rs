@@ -1,0 +1,216 @@
+//! Owners: a port is free the moment its owner dies, and no sooner.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Home, PATIENCE, Request, Running, Serve, as_nobody, eventually, is_root, owner, skip,
+    start_ticks,
+};
+
+/// How soon a port is free after its owner's death.
+const PROMISE: Duration = Duration::from_millis(50);
+
+/// How long the port of a killed owner took to be had again, 50 times, the shortest first.
+fn reallocations(home: &Home) -> Vec<Duration> {
+    let mut connection = home.connect();
+    let mut allocate = |pid: u32| {
+        let body = json!({
+            "service_type": "dev", "preferred_port": home.spare_port(0), "exact": true,
+            "process_id": pid,
+        });
+        connection.send(&Request::json("POST", "/allocate", &body)).expect("an answer")
+    };
+    let mut reallocation = |_| {
+        let (first, second) = (owner(), owner());
+        allocate(first.pid()).expect(201);
+        allocate(second.pid()).refused(409, "port_unavailable");
+
+        first.signal(Signal::KILL);
+        let start = Instant::now();
+        let lock_id = loop {
+            let reply = allocate(second.pid());
+            if reply.status == 201 {
+                break reply.json()["lock_id"].clone();
+            }
+            reply.refused(409, "port_unavailable");
+            assert!(start.elapsed() < PATIENCE, "{reply:#?}");
+        };
+        let time = start.elapsed();
+        let path = format!("/allocate/{}", lock_id.as_str().expect("a lock id"));
+        home.delete(&path).expect(200);
+        time
+    };
+    let mut times: Vec<_> = (0..50).map(&mut reallocation).collect();
+    times.sort();
+    times
+}
+
+#[test]
+fn the_port_of_a_killed_owner_can_be_allocated_again_within_50_ms() {
+    let home = Home::alone(32);
+    let _daemon = home.daemon();
+    // Other programs than these tests may have the processors: one try of five must do.
+    let best = (0..5).map(|_| reallocations(&home)).find(|times| {
+        let keeps_the_promise = times[49] < PROMISE && times[25] < Duration::from_millis(5);
+        if !keeps_the_promise {
+            eprintln!("another try after {times:?}");
+        }
+        keeps_the_promise
+    });
+    assert!(best.is_some(), "not within {PROMISE:?} with a median below 5 ms");
+}
+
+/// Starts processes until one has that pid. Needs root.
+fn reuse_pid(pid: u32) -> Running {
+    for _ in 0..1000 {
+        // The next fork gets the following number, unless another process is faster.
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
+            .expect("root may say which pid comes next");
+        let process = owner();
+        if process.pid() == pid {
+            return process;
+        }
+    }
+    panic!("pid {pid} cannot be had again");
+}
+
+#[test]
+fn an_owner_whose_pid_another_process_has_now_is_dead() {
+    if !is_root() {
+        return skip("choosing a pid needs root");
+    }
+    let home = Home::new();
+    let daemon = home.daemon();
+    let mut first = owner();
+    let lock_id = home.allocate_for(first.pid())["lock_id"].clone();
+    let pid = first.pid();
+    let ticks = start_ticks(pid);
+
+    // While nobody watches, so that only the start time can tell.
+    daemon.crash();
+    first.kill();
+    // The start time counts in hundredths of a second.
+    let reused = eventually(PATIENCE, || {
+        let process = reuse_pid(pid);
+        if start_ticks(pid) == ticks { Err("the same tick".into()) } else { Ok(process) }
+    });
+    let _daemon = home.daemon();
+
+    assert_eq!(home.allocation(&lock_id), None, "pid {} is another process now", reused.pid());
+}
+
+#[test]
+fn a_start_time_that_is_not_the_owners_is_refused() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let owner = owner();
+    let ask = |start_time: Value| {
+        let body = json!({
+            "service_type": "dev", "process_id": owner.pid(), "process_start_time": start_time,
+        });
+        home.post("/allocate", body)
+    };
+
+    let allocation = ask(Value::Null).expect(201)["allocation"].clone();
+    let start_time = allocation["process_start_time"].as_u64().expect("a start time");
+    for near in [start_time - 1, start_time, start_time + 1] {
+        ask(near.into()).expect(201);
+    }
+    for far in [start_time - 10, start_time + 10, 1] {
+        ask(far.into()).refused(422, "unknown_process");
+    }
+}
+
+#[test]
+fn only_a_living_process_of_this_user_can_own() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let ask =
+        |pid: u32| home.post("/allocate", json!({ "service_type": "dev", "process_id": pid }));
+
+    let mut dead = owner();
+    dead.kill();
+    ask(dead.pid()).refused(422, "unknown_process");
+    ask(i32::MAX.unsigned_abs()).refused(422, "unknown_process");
+    if !is_root() {
+        return skip("a process of another user needs root");
+    }
+    let mut command = Command::new("sleep");
+    command.arg("3600").stdout(Stdio::null());
+    // Without env: setpriv is found by the search path that is there.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let stranger = Running::spawn(as_nobody(&command).env("PATH", path));
+    eventually(PATIENCE, || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", stranger.pid()));
+        let status = status.expect("a living process");
+        if status.contains("Uid:\t65534") { Ok(()) } else { Err(status) }
+    });
+    ask(stranger.pid()).refused(422, "unknown_process");
+    assert!(home.allocations().is_empty());
+}
+
+/// `styxy run` of a shell that starts a listener in the background and then waits itself.
+fn owner_with_listener(home: &Home) -> (Running, u32) {
+    let script = "python3 -c \"$0\" 127.0.0.1 $PORT & echo $!; exec sleep 3600";
+    let mut owner = home.run(&["--", "sh", "-c", script, Serve::SCRIPT]);
+    let lines = [owner.line(), owner.line()];
+    let listener = lines.iter().find_map(|line| line.parse().ok());
+    (owner, listener.unwrap_or_else(|| panic!("no pid in {lines:?}")))
+}
+
+#[test]
+fn a_server_that_outlives_its_owner_keeps_its_port() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let (mut owner, listener) = owner_with_listener(&home);
+    let lock_id = home.allocation_of(owner.pid())["lock_id"].clone();
+
+    owner.kill();
+
+    home.listens(&lock_id, listener);
+    home.styxy(&["cleanup"]).ok();
+    assert!(home.allocation(&lock_id).is_some(), "the listener holds it");
+
+    home.kill(listener);
+    home.ends_within(Duration::from_secs(2), &lock_id);
+}
+
+#[test]
+fn a_child_that_has_not_bound_yet_inherits_the_port_of_its_dead_owner() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let mut owner = home.run(&["--", "sh", "-c", "setsid sleep 3600 & echo $!; exec sleep 3600"]);
+    let heir: u32 = owner.line().parse().expect("a pid");
+    // In the middle of an execve(2) a process shows no environment.
+    eventually(PATIENCE, || {
+        let name = std::fs::read_to_string(format!("/proc/{heir}/comm")).expect("it lives");
+        if name.trim() == "sleep" { Ok(()) } else { Err(name) }
+    });
+    let lock_id = home.allocation_of(owner.pid())["lock_id"].clone();
+
+    owner.kill();
+
+    eventually(PATIENCE, || match home.allocation(&lock_id) {
+        Some(allocation) if allocation["process_id"] == heir => Ok(()),
+        other => Err(format!("heir {heir}, {other:#?}")),
+    });
+    home.kill(heir);
+    home.ends_within(Duration::from_secs(2), &lock_id);
+}
+
+#[test]
+fn an_owner_that_ends_by_itself_frees_its_port_as_well() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let mut child = home.run(&["--", "sh", "-c", "read line"]);
+    // stdin is /dev/null: it ends at once.
+    assert!(!child.wait().success());
+    eventually(PATIENCE, || {
+        let left = home.allocations();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+    });
+}

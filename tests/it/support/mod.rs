@@ -1,0 +1,41 @@
+//! What the scenarios are written with.
+
+mod blocks;
+mod daemon;
+mod home;
+mod http;
+mod listeners;
+mod output;
+mod process;
+mod sandbox;
+mod tmpfs;
+mod wait;
+
+pub(crate) use daemon::Daemon;
+pub(crate) use home::Home;
+pub(crate) use http::{Address, Connection, Reply, Request};
+pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
+pub(crate) use output::Output;
+pub(crate) use process::{Running, finish, owner, start_ticks};
+pub(crate) use sandbox::{as_nobody, has_program, in_new_network, is_root, skip};
+pub(crate) use tmpfs::Tmpfs;
+pub(crate) use wait::eventually;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long anything may take that has no promise of its own: long enough for a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether the long forms were asked for (`STYXY_TEST_FULL=1`).
+pub(crate) fn full() -> bool {
+    std::env::var_os("STYXY_TEST_FULL").is_some_and(|value| value == "1")
+}
+
+/// The `port` of an answer or an allocation.
+#[track_caller]
+pub(crate) fn port_of(value: &Value) -> u16 {
+    let port = value["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+    port.unwrap_or_else(|| panic!("no port in {value:#}"))
+}

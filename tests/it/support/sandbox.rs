@@ -1,0 +1,54 @@
+//! Other users and other networks: what needs root, and how to go without.
+
+use std::io::Write as _;
+use std::process::Command;
+
+/// Names a test that this machine cannot run. Under `CI=true` that is a failure.
+#[track_caller]
+pub(crate) fn skip(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(
+        std::env::var_os("CI").is_none_or(|value| value != "true"),
+        "{name} must not be skipped here: {reason}"
+    );
+    // Not eprintln!, whose output the test runner keeps to itself when a test passes.
+    let line = format!("SKIPPED: {name}: {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("a writable stderr");
+}
+
+/// Whether this process is root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether the program is there.
+pub(crate) fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// Puts the words in front of a command: its environment and directory stay.
+fn behind(command: &Command, words: &[&str]) -> Command {
+    let mut wrapped = Command::new(words[0]);
+    wrapped.args(&words[1..]).arg(command.get_program()).args(command.get_args());
+    wrapped.env_clear();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            wrapped.env(name, value);
+        }
+    }
+    if let Some(directory) = command.get_current_dir() {
+        wrapped.current_dir(directory);
+    }
+    wrapped
+}
+
+/// The command as another user runs it. Needs root.
+pub(crate) fn as_nobody(command: &Command) -> Command {
+    behind(command, &["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"])
+}
+
+/// The command in a network namespace of its own, where nothing but loopback is. Needs root.
+pub(crate) fn in_new_network(command: &Command) -> Command {
+    behind(command, &["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+}
