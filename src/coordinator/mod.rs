@@ -11,6 +11,8 @@ mod call;
 mod log;
 mod operations;
 mod owner;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod validate;
 
@@ -30,7 +32,7 @@ use crate::detect::watch::Watch;
 use crate::detect::{Host, process};
 use crate::error::Error;
 use crate::paths::Paths;
-use crate::registry::{Event, Moment, Policy, Registry};
+use crate::registry::{Event, Moment, Policy, Process, Registry};
 use crate::store::{LockHolder, OpenError, Store};
 
 /// How long a daemon waits for a command that works on the journal to be done.
@@ -78,6 +80,20 @@ struct Inner {
     listening: Vec<String>,
     problems: Vec<String>,
     shutting_down: bool,
+    /// Processes that a request named and that were not watched before.
+    newcomers: Vec<Process>,
+    /// What the upkeep waits for.
+    planned: Planned,
+    /// The disk refused the last compaction: the safety net tries again.
+    compaction_failed: bool,
+}
+
+/// What the upkeep waits for, as it was told last.
+#[derive(Debug, Default)]
+struct Planned {
+    /// On the monotonic clock.
+    deadline: Option<Duration>,
+    follow_listeners: bool,
 }
 
 /// The journal, or why there is none.
@@ -163,6 +179,9 @@ impl Coordinator {
             listening: Vec::new(),
             problems: Vec::new(),
             shutting_down: false,
+            newcomers: Vec::new(),
+            planned: Planned::default(),
+            compaction_failed: false,
         };
         let directory = paths.state_dir.clone();
         let boot_id = process::boot_id().map_err(refused)?;
@@ -228,20 +247,39 @@ impl Coordinator {
         if inner.shutting_down {
             return Err(Error::ShuttingDown);
         }
+        inner.journal.is_usable()?;
         let done = operation(&mut inner, now()).and_then(|answer| {
             inner.write()?;
             Ok(answer)
         });
-        match done {
-            Ok(answer) => {
-                inner.commit();
-                self.changed.notify_one();
-                Ok(answer)
-            }
-            Err(error) => {
-                inner.registry.rollback();
-                Err(error)
-            }
+        match &done {
+            Ok(_) => self.commit(&mut inner),
+            Err(_) => inner.registry.rollback(),
+        }
+        inner.dismiss_bystanders();
+        done
+    }
+
+    /// What was changed is written. Wakes the upkeep only when something is due earlier than it
+    /// knows: it would have to look at everything after each of thousands of requests a second.
+    fn commit(&self, inner: &mut Inner) {
+        inner.commit();
+        let Planned { deadline, follow_listeners } = inner.planned;
+        let next = inner.registry.next_deadline();
+        let is_earlier = next.is_some_and(|next| deadline.is_none_or(|known| next < known));
+        if is_earlier || !follow_listeners && inner.registry.allocation_count() > 0 {
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Journal {
+    /// Whether changes can be written at all. Without a journal nobody knows what there is, so
+    /// nothing may be called unknown either.
+    fn is_usable(&self) -> Result<(), Error> {
+        match self {
+            Self::Open(_) => Ok(()),
+            Self::Closed(reason) => Err(Error::StateNotWritable(reason.clone())),
         }
     }
 }
@@ -304,10 +342,8 @@ impl Inner {
                 }
             }
             Event::Released(allocation, _) => {
-                if let Some(owner) = &allocation.owner
-                    && !self.registry.involves(owner.process)
-                {
-                    self.watch.remove(owner.process);
+                if let Some(owner) = &allocation.owner {
+                    self.let_go(owner.process);
                 }
             }
             Event::Allocated(_) | Event::Conflict(_) | Event::InstanceLost(_) | Event::Moved(_) => {
@@ -329,8 +365,23 @@ impl Inner {
         }
     }
 
+    /// Watches a process no more that no life depends on.
+    fn let_go(&mut self, process: Process) {
+        if !self.registry.involves(process) {
+            self.watch.remove(process);
+        }
+    }
+
+    /// Lets go of the processes that a request named and that got nothing by it.
+    fn dismiss_bystanders(&mut self) {
+        while let Some(process) = self.newcomers.pop() {
+            self.let_go(process);
+        }
+    }
+
     fn compact_if_worth_it(&mut self) {
         if let Journal::Open(store) = &self.journal
+            && !self.compaction_failed
             && store.wants_compaction(self.registry.len())
         {
             self.compact();
@@ -338,9 +389,10 @@ impl Inner {
     }
 
     fn compact(&mut self) {
-        if let Journal::Open(store) = &mut self.journal
-            && let Err(error) = store.compact(self.registry.snapshot())
-        {
+        let Journal::Open(store) = &mut self.journal else { return };
+        let compacted = store.compact(self.registry.snapshot());
+        self.compaction_failed = compacted.is_err();
+        if let Err(error) = compacted {
             tracing::warn!("the journal can't be compacted now: {error}");
         }
     }

@@ -29,6 +29,7 @@ impl Coordinator {
             let mut inner = self.lock();
             let answer = self.allocate_in(&mut inner, request, peer, now());
             inner.registry.rollback();
+            inner.dismiss_bystanders();
             return answer;
         }
         self.change(|inner, now| self.allocate_in(inner, request, peer, now))
@@ -69,7 +70,10 @@ impl Coordinator {
     ) -> Result<AllocateResponse, Error> {
         let checked = checked(request)?;
         let verified = inner.verify_owner(request, peer)?;
-        let request = Request { owner: verified.owner, ..checked };
+        // Who was named and cannot be believed gets a lease instead.
+        let instead = verified.note.as_ref().map(|_| inner.registry.policy().default_lease);
+        let lease = checked.lease.or(instead);
+        let request = Request { owner: verified.owner, lease, ..checked };
         let granted = inner.registry.allocate(&request, &mut inner.host, now);
         let mut granted = granted.map_err(|error| self.with_nearest(error))?;
         granted.notes.extend(verified.note);
@@ -157,13 +161,10 @@ impl Coordinator {
         operation: impl FnOnce(&mut Inner, Moment) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut inner = self.lock();
+        inner.journal.is_usable()?;
         let answer = operation(&mut inner, now()).inspect_err(|_| inner.registry.rollback())?;
-        let written = match &mut inner.journal {
-            Journal::Closed(reason) => Err(reason.clone()),
-            Journal::Open(_) => inner.write_or_defer(),
-        };
-        inner.commit();
-        self.changed.notify_one();
+        let written = inner.write_or_defer();
+        self.commit(&mut inner);
         written.map_err(Error::StateNotWritable)?;
         Ok(answer)
     }
@@ -222,7 +223,10 @@ impl Coordinator {
         peer: Peer,
     ) -> Result<(api::RegisterResponse, bool), Error> {
         if let Some(id) = &request.instance_id {
-            validate::name("instance_id", id)?;
+            validate::instance_id(id)?;
+        }
+        if let Some(metadata) = &request.metadata {
+            validate::metadata(metadata)?;
         }
         let directory = request.working_directory.as_deref();
         let working_directory =
@@ -254,9 +258,10 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownInstance`].
+    /// [`Error::UnknownInstance`], [`Error::StateNotWritable`].
     pub fn heartbeat(&self, instance_id: &str) -> Result<api::HeartbeatResponse, Error> {
         let mut inner = self.lock();
+        inner.journal.is_usable()?;
         let now = now();
         inner.registry.heartbeat(instance_id, now)?;
         Ok(api::HeartbeatResponse {

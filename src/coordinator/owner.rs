@@ -19,7 +19,8 @@ pub(super) struct Verified {
 
 impl Inner {
     /// Verifies the owner that a request names, and watches it from now on, so that there is no
-    /// moment in which it could die unseen.
+    /// moment in which it could die unseen. Who gets nothing by the request is let go when it is
+    /// decided ([`Inner::dismiss_bystanders`]).
     pub(super) fn verify_owner(
         &mut self,
         request: &AllocateRequest,
@@ -63,6 +64,7 @@ impl Inner {
                 return Err(unknown("belongs to another user".to_owned()));
             }
             self.watch.add(found.process, found.pidfd);
+            self.newcomers.push(found.process);
             (found.process, found.started_at)
         };
         match start_time {

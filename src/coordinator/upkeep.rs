@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::{Coordinator, Inner, Journal, now};
+use super::{Coordinator, Inner, Journal, Planned, now};
 use crate::detect::holders;
 use crate::registry::Process;
 use crate::store::LockHolder;
@@ -44,6 +44,7 @@ impl Coordinator {
         let mut inner = self.lock();
         let died = inner.watch.sweep();
         inner.bury(&died);
+        inner.compaction_failed = false;
         if let Journal::Open(store) = &mut inner.journal
             && let Err(error) = store.sync()
         {
@@ -52,6 +53,8 @@ impl Coordinator {
         let inner = &mut *inner;
         inner.registry.forget_assignments(&mut inner.host, now());
         inner.settle();
+        // Listeners and former owners that no life depends on any more.
+        inner.watch.retain(|process| inner.registry.involves(process));
     }
 
     /// Opens the state, if it could not be opened before.
@@ -60,7 +63,11 @@ impl Coordinator {
             return;
         }
         match self.open_state(Duration::ZERO, true) {
-            Ok(()) => tracing::info!("the state can be used again"),
+            Ok(()) => {
+                let sockets = self.lock().listening.clone();
+                self.write_lock_file(&LockHolder { sockets, ..self.state.holder.clone() });
+                tracing::info!("the state can be used again");
+            }
             Err(error) => self.lock().journal = Journal::Closed(error.to_string()),
         }
     }
@@ -109,7 +116,12 @@ impl Coordinator {
         let mut inner = self.lock();
         inner.listening.clone_from(&holder.sockets);
         inner.problems = problems;
-        if let Journal::Open(store) = &mut inner.journal
+        drop(inner);
+        self.write_lock_file(holder);
+    }
+
+    fn write_lock_file(&self, holder: &LockHolder) {
+        if let Journal::Open(store) = &mut self.lock().journal
             && let Err(error) = store.announce(holder)
         {
             tracing::warn!("the lock file can't be written: {error}");
@@ -140,26 +152,29 @@ impl Inner {
     /// One look at all allocations, with one question to the kernel.
     pub(super) fn sweep(&mut self) {
         let now = now();
+        let was_blind = self.host.trouble().is_some();
         match self.host.sweep() {
             Ok(mut sweep) => {
                 self.registry.expire(&mut sweep, now);
                 self.registry.sweep(&mut sweep, now);
             }
             Err(error) => {
-                tracing::warn!("can't see who listens: {error}");
+                if !was_blind {
+                    tracing::warn!("can't see who listens: {error}");
+                }
                 self.registry.expire(&mut self.host, now);
             }
         }
         self.settle();
     }
 
-    fn upkeep(&self) -> Upkeep {
+    fn upkeep(&mut self) -> Upkeep {
+        let deadline = self.registry.next_deadline();
+        let follow_listeners = self.registry.allocation_count() > 0;
+        self.planned = Planned { deadline, follow_listeners };
         Upkeep {
-            next_deadline: self
-                .registry
-                .next_deadline()
-                .map(|deadline| deadline.saturating_sub(now().monotonic)),
-            follow_listeners: self.registry.allocation_count() > 0,
+            next_deadline: deadline.map(|deadline| deadline.saturating_sub(now().monotonic)),
+            follow_listeners,
             unknown_inodes: self.host.unknown_inodes(),
         }
     }

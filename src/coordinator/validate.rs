@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -11,6 +12,10 @@ const MAX_NAME: usize = 128;
 
 /// The longest path, in bytes: PATH_MAX of linux/limits.h.
 const MAX_PATH: usize = 4096;
+
+/// How deep metadata may be nested: whatever reads it again, and everything around it, must be able
+/// to, and readers stop somewhere above 100.
+const MAX_DEPTH: usize = 32;
 
 /// The longest lease: a year, in seconds.
 const MAX_LEASE: u64 = 365 * 24 * 60 * 60;
@@ -30,6 +35,36 @@ pub(super) fn name(field: &str, value: &str) -> Result<(), Error> {
         return Err(Error::invalid(field, "must not contain control characters"));
     }
     Ok(())
+}
+
+/// Checks the id of an instance that is to be registered: it stands in addresses.
+pub(super) fn instance_id(value: &str) -> Result<(), Error> {
+    name("instance_id", value)?;
+    // The last segment of another route, and what clients take out of a path before they send it
+    // (RFC 3986, 5.2.4).
+    if ["list", "register", "heartbeat", ".", ".."].contains(&value) {
+        return Err(Error::invalid("instance_id", format!("must not be '{value}'")));
+    }
+    Ok(())
+}
+
+/// Checks what a client wants to be shown.
+pub(super) fn metadata(values: &Map<String, Value>) -> Result<(), Error> {
+    if values.values().any(|value| nests_deeper(value, MAX_DEPTH)) {
+        let reason = format!("must not be nested deeper than {MAX_DEPTH} levels");
+        return Err(Error::invalid("metadata", reason));
+    }
+    Ok(())
+}
+
+/// Whether `value` has more than `levels` arrays and objects within each other.
+fn nests_deeper(value: &Value, levels: usize) -> bool {
+    let within = |value: &Value| levels == 0 || nests_deeper(value, levels - 1);
+    match value {
+        Value::Array(values) => levels == 0 || values.iter().any(within),
+        Value::Object(values) => levels == 0 || values.values().any(within),
+        _ => false,
+    }
 }
 
 /// Whether a character changes how the text around it is shown (Unicode UAX #9, and the line and

@@ -75,6 +75,14 @@ impl Watch {
         }
     }
 
+    /// Watches only those any more for which `needed` says so.
+    pub fn retain(&mut self, mut needed: impl FnMut(Process) -> bool) {
+        let idle: Vec<_> = self.watched.keys().filter(|it| !needed(**it)).copied().collect();
+        for process in idle {
+            self.remove(process);
+        }
+    }
+
     /// How many are watched.
     pub fn len(&self) -> usize {
         self.watched.len()

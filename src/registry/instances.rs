@@ -61,6 +61,10 @@ impl Registry {
             Some(entry) => {
                 entry.heard = now.monotonic;
                 entry.heard_ms = now.unix_ms;
+                if entry.instance.process.is_none() {
+                    let silence = now.monotonic + HEARTBEAT_PATIENCE;
+                    self.silence = Some(self.silence.map_or(silence, |it| it.min(silence)));
+                }
                 true
             }
             None => false,
@@ -115,6 +119,9 @@ impl Registry {
 
     /// Ends the instances that proved nothing for three heartbeats.
     pub(super) fn lose_silent_instances(&mut self, machine: &mut impl Machine, now: Moment) {
+        if self.silence.is_none_or(|silence| silence > now.monotonic) {
+            return;
+        }
         let silent: Vec<String> = self
             .tables
             .instances
@@ -126,10 +133,11 @@ impl Registry {
         for instance_id in silent {
             self.lose_instance(&instance_id, machine, now);
         }
+        self.silence = self.next_silence();
     }
 
     /// When the next instance has been silent for too long.
-    pub(super) fn next_silence(&self) -> Option<Duration> {
+    fn next_silence(&self) -> Option<Duration> {
         let waiting = self.tables.instances.values();
         waiting
             .filter(|entry| entry.instance.process.is_none())
@@ -148,6 +156,7 @@ impl Registry {
             entry.heard = now.monotonic;
             entry.heard_ms = now.unix_ms;
         }
+        self.silence = self.next_silence();
     }
 
     /// Ends the instances whose process died while nobody watched.

@@ -145,10 +145,10 @@ impl Registry {
         entry.and_then(|entry| entry.listener.as_ref()).is_some_and(|listener| listener.own)
     }
 
-    /// When [`Registry::expire`] has something to do next, on the monotonic clock.
+    /// When [`Registry::expire`] may have something to do next, on the monotonic clock.
     pub fn next_deadline(&self) -> Option<Duration> {
         let lease = self.tables.first_lease().map(|(until_ms, _)| Duration::from_millis(until_ms));
-        lease.into_iter().chain(self.next_silence()).min()
+        lease.into_iter().chain(self.silence).min()
     }
 
     /// Sees who listens on the port of an allocation. The first own listener takes over.

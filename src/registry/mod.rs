@@ -72,13 +72,16 @@ pub struct Registry {
     changes: Vec<Change>,
     undo: Vec<Undo>,
     events: Vec<Event>,
+    /// No instance falls silent before; `None`: none can. Heartbeats only make it later, so it is
+    /// worked out anew only when it is reached.
+    silence: Option<Duration>,
 }
 
 impl Registry {
     /// An empty registry.
     pub fn new(policy: Policy) -> Self {
         let (changes, undo, events) = (Vec::new(), Vec::new(), Vec::new());
-        Self { policy, tables: Tables::default(), changes, undo, events }
+        Self { policy, tables: Tables::default(), changes, undo, events, silence: None }
     }
 
     /// Takes up what a journal says, in its order. Then [`Registry::resume`] looks at what became

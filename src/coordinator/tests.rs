@@ -1,0 +1,174 @@
+//! The coordinator with a real journal and real processes.
+
+use std::process::{Child, Command};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::api::{AllocateRequest, RegisterRequest};
+
+struct Fixture {
+    coordinator: Coordinator,
+    directory: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let paths = Paths {
+            state_dir: directory.path().join("state"),
+            socket: directory.path().join("socket"),
+            config_files: Vec::new(),
+        };
+        let (config, _) = Config::parse(std::path::Path::new("config.toml"), "");
+        let holder = lock_holder("daemon", Vec::new(), false);
+        let coordinator = Coordinator::for_daemon(&paths, config, holder, []);
+        Self { coordinator: coordinator.expect("the state can be opened"), directory }
+    }
+
+    fn watched(&self) -> usize {
+        self.coordinator.lock().watch.len()
+    }
+
+    /// Whether the upkeep was woken since the last call.
+    fn woken(&self) -> bool {
+        let mut changed = std::pin::pin!(self.coordinator.changed.notified());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        changed.as_mut().poll(&mut context).is_ready()
+    }
+}
+
+/// A child that is killed and reaped when dropped.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Self {
+        Self(Command::new("sleep").arg("600").spawn().expect("sleep can be started"))
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn request(owner: &Sleeper) -> AllocateRequest {
+    AllocateRequest {
+        service_type: "test".to_owned(),
+        process_id: Some(owner.0.id()),
+        ..AllocateRequest::default()
+    }
+}
+
+#[test]
+fn only_who_got_something_is_watched() {
+    let (fixture, owner) = (Fixture::new(), Sleeper::new());
+    let peer = Peer::default();
+    let dry = AllocateRequest { dry_run: true, ..request(&owner) };
+    fixture.coordinator.allocate(&dry, peer).expect("a port is free");
+    assert_eq!(fixture.watched(), 0, "after a dry run");
+
+    let late = AllocateRequest { process_start_time: Some(1), ..request(&owner) };
+    fixture.coordinator.allocate(&late, peer).expect_err("it started later");
+    assert_eq!(fixture.watched(), 0, "after a refusal");
+
+    let made = fixture.coordinator.allocate(&request(&owner), peer).expect("a port is free");
+    assert_eq!(fixture.watched(), 1);
+    fixture.coordinator.release(&made.lock_id).expect("it is there");
+    assert_eq!(fixture.watched(), 0, "after the release");
+}
+
+#[test]
+fn a_process_whose_service_went_to_another_is_let_go() {
+    let (fixture, first, second) = (Fixture::new(), Sleeper::new(), Sleeper::new());
+    let named = |owner: &Sleeper| AllocateRequest {
+        service_name: Some("web".to_owned()),
+        implicit_owner: true,
+        ..request(owner)
+    };
+    let peer = Peer::default();
+    let one = fixture.coordinator.allocate(&named(&first), peer).expect("a port is free");
+    let two = fixture.coordinator.allocate(&named(&second), peer).expect("it is handed over");
+    assert_eq!(one.lock_id, two.lock_id);
+    fixture.coordinator.safety_net();
+    assert_eq!(fixture.watched(), 1);
+}
+
+#[test]
+fn the_upkeep_is_woken_only_for_what_is_due_earlier() {
+    let (fixture, owner) = (Fixture::new(), Sleeper::new());
+    fixture.coordinator.upkeep();
+    let allocate = |lease_seconds| {
+        let request = AllocateRequest { lease_seconds, ..request(&owner) };
+        fixture.coordinator.allocate(&request, Peer::default()).expect("a port is free");
+    };
+    allocate(None);
+    assert!(fixture.woken(), "there are listeners to follow");
+    fixture.coordinator.upkeep();
+    allocate(None);
+    assert!(!fixture.woken());
+    allocate(Some(60));
+    assert!(fixture.woken(), "a lease will end");
+    fixture.coordinator.upkeep();
+    allocate(Some(90));
+    assert!(!fixture.woken());
+    let register = RegisterRequest::default();
+    fixture.coordinator.register(&register, Peer::default()).expect("it is registered");
+    assert!(!fixture.woken(), "the lease ends before it can fall silent");
+    allocate(Some(10));
+    assert!(fixture.woken());
+}
+
+#[test]
+fn nothing_is_unknown_while_the_state_cannot_be_read() {
+    let fixture = Fixture::new();
+    fixture.coordinator.lock().journal = Journal::Closed("the disk is gone".to_owned());
+    let lock_id = "0e0b8c9e-3f0a-4a52-9d2c-6a3a4a1f8e11";
+    let codes = [
+        fixture.coordinator.release(lock_id).expect_err("nobody knows").code(),
+        fixture.coordinator.renew(lock_id, &api_renew()).expect_err("nobody knows").code(),
+        fixture.coordinator.heartbeat("agent").expect_err("nobody knows").code(),
+        fixture.coordinator.remove_instance("agent").expect_err("nobody knows").code(),
+    ];
+    assert_eq!(codes, ["state_not_writable"; 4]);
+}
+
+fn api_renew() -> crate::api::RenewRequest {
+    crate::api::RenewRequest::default()
+}
+
+#[test]
+fn what_is_registered_can_be_addressed_and_read_again() {
+    let fixture = Fixture::new();
+    let register = |id: &str, metadata: Value| {
+        let request = json!({ "instance_id": id, "metadata": metadata });
+        let request = serde_json::from_value(request).expect("a request");
+        let answer = fixture.coordinator.register(&request, Peer::default());
+        answer.map_err(|error| error.to_string())
+    };
+    for id in ["list", "register", "heartbeat", ".", ".."] {
+        let error = register(id, json!({})).expect_err("it is a route");
+        assert!(error.starts_with("instance_id: "), "{error}");
+    }
+    let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let error = register("deep", json!({ "deep": nested(33) })).expect_err("too deep");
+    assert!(error.starts_with("metadata: "), "{error}");
+    register("deep", json!({ "deep": nested(32) })).expect("deep, but not too deep");
+}
+
+#[test]
+fn a_state_that_can_be_used_again_says_who_uses_it() {
+    let fixture = Fixture::new();
+    let state = fixture.directory.path().join("state");
+    let sockets = vec!["127.0.0.1:1".to_owned()];
+    fixture.coordinator.lock().journal = Journal::Closed("it was locked".to_owned());
+    let holder = LockHolder { sockets: sockets.clone(), ..lock_holder("daemon", vec![], false) };
+    fixture.coordinator.announce(&holder, Vec::new());
+    fixture.coordinator.safety_net();
+    let holder = crate::store::lock_holder(&state).expect("the state is open");
+    assert_eq!(holder.sockets, sockets);
+}
