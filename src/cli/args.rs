@@ -328,18 +328,34 @@ pub(super) struct Cleanup {
 #[command(after_help = "Examples:
   styxy daemon status
   styxy daemon restart
+  styxy daemon install && systemctl --user enable --now styxy.socket
   styxy daemon run --listen 127.0.0.1:9877 --socket /tmp/styxy.sock")]
 pub(super) enum Daemon {
     /// Start the daemon, unless it runs
     Start,
     /// Stop the daemon, and its sockets where systemd has them
-    Stop,
+    Stop(DaemonStop),
     /// Stop the daemon and start it again
     Restart,
     /// Tell whether the daemon runs; exit code 1 if it doesn't
     Status,
     /// Be the daemon, in the foreground
     Run(DaemonRun),
+    /// Write systemd units for this user, with this program's path
+    ///
+    /// They are written to $XDG_CONFIG_HOME/systemd/user, where a package isn't needed for them,
+    /// and neither enabled nor started. A file that styxy didn't write is never overwritten.
+    Install,
+    /// Stop and disable the units that `install` wrote, and remove them
+    Uninstall,
+}
+
+/// What `daemon stop` takes.
+#[derive(Debug, Args)]
+pub(super) struct DaemonStop {
+    /// Only a daemon that systemd did not start; the units stay as they are
+    #[arg(long)]
+    pub(super) background: bool,
 }
 
 /// What `daemon run` takes.

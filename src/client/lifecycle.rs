@@ -1,36 +1,21 @@
-//! Starting, stopping and looking at the daemon: `styxy daemon start|stop|restart|status`.
+//! Starting and stopping the daemon: `styxy daemon start|stop|restart`.
 
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
 
-use rustix::process::{Signal, pidfd_send_signal};
-
+use super::Failure;
 use super::autostart::{self, Means};
 use super::discover::Lookup;
 use super::link::Link;
 use super::units::Manager;
-use super::{Failure, pidfd};
 use crate::config::Config;
-use crate::detect::process;
+use crate::detect::terminate::{self, Termination};
 use crate::paths::Paths;
+use crate::registry::Process;
 use crate::store::{LockHolder, lock_holder};
 
 /// How long a daemon may take to end: it finishes what it accepted first.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What there is of a daemon now.
-#[derive(Debug)]
-pub struct Running {
-    /// Where one answers: `unix:/…`, `http://127.0.0.1:9876`. With socket activation an address
-    /// answers though no process runs yet.
-    pub endpoint: Option<String>,
-    /// Who listens there instead: `another program (karma, pid 812) listens on 127.0.0.1:9876`.
-    pub stranger: Option<String>,
-    /// The process that works on the state.
-    pub holder: Option<LockHolder>,
-    /// The user's service manager has the units.
-    pub has_units: bool,
-}
 
 /// Who serves after a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,22 +49,6 @@ impl Stopped {
     }
 }
 
-/// Looks whether a daemon answers and who works on the state. Starts nothing but what systemd
-/// starts for the question.
-///
-/// # Errors
-///
-/// [`Failure::Unreachable`] when the environment names an address that cannot be.
-pub fn running(paths: &Paths, config: &Config) -> Result<Running, Failure> {
-    let lookup = lookup(paths, config)?;
-    let (endpoint, stranger) = match Link::find(&lookup) {
-        Ok(link) => (Some(link.endpoint().to_string()), None),
-        Err(absence) => (None, absence.stranger),
-    };
-    let holder = lock_holder(&paths.state_dir);
-    Ok(Running { endpoint, stranger, holder, has_units: Manager::find(paths).is_some() })
-}
-
 /// Starts a daemon, unless one answers: by the user's units, else in the background.
 ///
 /// # Errors
@@ -107,6 +76,28 @@ pub fn start(paths: &Paths, config: &Config) -> Result<Started, Failure> {
     }
 }
 
+/// Starts the daemon anew: where systemd has it, without a moment in which nobody listens.
+///
+/// # Errors
+///
+/// [`Failure::Unreachable`] with what was tried.
+pub fn restart(paths: &Paths, config: &Config) -> Result<Started, Failure> {
+    let lookup = lookup(paths, config)?;
+    let manager = Manager::find(paths).filter(|manager| manager.serves(&lookup));
+    let Some(manager) = manager.filter(Manager::is_active) else {
+        stop(paths)?;
+        return start(paths, config);
+    };
+    let failed = |reason| Failure::Unreachable { reason, holder: None };
+    manager.restart().map_err(failed)?;
+    match Link::find(&lookup) {
+        Ok(link) => Ok(Started::Units(link.endpoint().to_string())),
+        Err(absence) => {
+            Err(Failure::Unreachable { reason: absence.tried, holder: absence.stranger })
+        }
+    }
+}
+
 /// Stops sockets and service where systemd has them, then whatever daemon still works on the
 /// state, and waits for its end.
 ///
@@ -114,18 +105,36 @@ pub fn start(paths: &Paths, config: &Config) -> Result<Started, Failure> {
 ///
 /// [`Failure::Unreachable`] when systemctl refuses, or the daemon does not end within 10 s.
 pub fn stop(paths: &Paths) -> Result<Stopped, Failure> {
-    let failed = |reason| Failure::Unreachable { reason, holder: None };
     let mut units = false;
     if let Some(manager) = Manager::find(paths) {
         units = manager.is_active();
-        manager.stop().map_err(failed)?;
+        manager.stop().map_err(|reason| Failure::Unreachable { reason, holder: None })?;
     }
-    let holder = lock_holder(&paths.state_dir).filter(|holder| holder.role == "daemon");
-    let daemon = match &holder {
-        Some(holder) => terminate(holder).map_err(failed)?.then_some(holder.pid),
-        None => None,
-    };
+    let daemon = stop_daemon(paths, |_| true)?;
     Ok(Stopped { units, daemon })
+}
+
+/// Stops a daemon that systemd did not start, and waits for its end.
+///
+/// # Errors
+///
+/// [`Failure::Unreachable`] when it does not end within 10 s.
+pub fn stop_background(paths: &Paths) -> Result<Stopped, Failure> {
+    let daemon = stop_daemon(paths, |holder| !holder.systemd)?;
+    Ok(Stopped { units: false, daemon })
+}
+
+fn stop_daemon(
+    paths: &Paths,
+    is_meant: impl Fn(&LockHolder) -> bool,
+) -> Result<Option<u32>, Failure> {
+    let holder = lock_holder(&paths.state_dir);
+    let Some(holder) = holder.filter(|holder| holder.role == "daemon" && is_meant(holder)) else {
+        return Ok(None);
+    };
+    let ended = terminate(&holder);
+    let ended = ended.map_err(|reason| Failure::Unreachable { reason, holder: None })?;
+    Ok(ended.then_some(holder.pid))
 }
 
 fn lookup(paths: &Paths, config: &Config) -> Result<Lookup, Failure> {
@@ -135,64 +144,17 @@ fn lookup(paths: &Paths, config: &Config) -> Result<Lookup, Failure> {
 
 /// Asks that very daemon to end and waits until it has; false if it had ended already.
 fn terminate(holder: &LockHolder) -> Result<bool, String> {
-    let Some(pidfd) = pidfd_of(holder)? else {
-        return Ok(false);
-    };
     let pid = holder.pid;
-    match pidfd_send_signal(&pidfd, Signal::TERM) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::SRCH) => return Ok(false),
-        Err(error) => return Err(format!("the daemon (pid {pid}) cannot be stopped: {error}")),
-    }
-    match pidfd::wait(&pidfd, Instant::now() + PATIENCE) {
-        Ok(true) => Ok(true),
-        Ok(false) => {
+    let process = Process { pid, start_ticks: holder.start_ticks };
+    match terminate::terminate(process, PATIENCE) {
+        Ok(Termination::Ended) => Ok(true),
+        Ok(Termination::Absent) => Ok(false),
+        Ok(Termination::Lingers) => {
             Err(format!("the daemon (pid {pid}) does not end within {} s", PATIENCE.as_secs()))
         }
-        Err(error) => Err(format!("the daemon (pid {pid}) cannot be waited for: {error}")),
-    }
-}
-
-/// The pidfd of the holder; `None` if that process lives no more. Its start time tells it from
-/// another process with a recycled pid.
-fn pidfd_of(holder: &LockHolder) -> Result<Option<OwnedFd>, String> {
-    let pid = holder.pid;
-    let Ok(found) = process::identify(pid) else {
-        return Ok(None);
-    };
-    if found.process.start_ticks != holder.start_ticks {
-        return Ok(None);
-    }
-    // Without a pidfd the signal could hit another process that got the pid meanwhile.
-    let pidfd = found.pidfd.ok_or_else(|| {
-        format!("the daemon (pid {pid}) cannot be stopped safely on this kernel: kill {pid}")
-    })?;
-    Ok(Some(pidfd))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    #[test]
-    fn a_stop_ends_that_very_process_and_no_other() -> Result<(), Box<dyn std::error::Error>> {
-        let mut child = Command::new("sleep").arg("60").spawn()?;
-        let process = process::identify(child.id())?.process;
-        let holder = |start_ticks| LockHolder {
-            pid: process.pid,
-            start_ticks,
-            version: String::new(),
-            role: "daemon".to_owned(),
-            sockets: Vec::new(),
-            systemd: false,
-        };
-
-        assert_eq!(terminate(&holder(process.start_ticks + 1)), Ok(false), "a recycled pid");
-        assert!(child.try_wait()?.is_none(), "it lives");
-        assert_eq!(terminate(&holder(process.start_ticks)), Ok(true));
-        child.wait()?;
-        assert_eq!(terminate(&holder(process.start_ticks)), Ok(false), "it has ended");
-        Ok(())
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(format!(
+            "the daemon (pid {pid}) cannot be stopped safely on this kernel: kill {pid}"
+        )),
+        Err(error) => Err(format!("the daemon (pid {pid}) cannot be stopped: {error}")),
     }
 }

@@ -78,7 +78,7 @@ impl Link {
     }
 
     /// Connects, if a Styxy of this user is there.
-    fn open(endpoint: &Endpoint) -> Result<Self, Miss> {
+    pub(super) fn open(endpoint: &Endpoint) -> Result<Self, Miss> {
         let (socket, peer) = trust::connect(endpoint)?;
         let base = match endpoint {
             // A name that every daemon knows itself by, whichever loopback address this is.
@@ -216,7 +216,7 @@ fn has_gone(error: &io::Error) -> bool {
 }
 
 /// An error within a sentence: what happened, without the number of it.
-fn clause(error: &io::Error) -> String {
+pub(super) fn clause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such socket".to_owned(),
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),

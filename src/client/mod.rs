@@ -8,16 +8,19 @@ mod background;
 mod discover;
 pub mod fallback;
 mod http;
+pub mod install;
 mod journal;
 pub mod lifecycle;
 mod link;
 mod pidfd;
 mod readiness;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 mod transport;
 mod trust;
-mod units;
+mod unit_file;
+pub mod units;
 
 use std::borrow::Cow;
 
@@ -44,7 +47,7 @@ pub enum Autostart {
 }
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// Styxy answered, and refused.
     #[error("{}", .0.error)]

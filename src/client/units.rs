@@ -17,27 +17,83 @@ const SOCKETS: [&str; 2] = ["styxy.socket", "styxy-unix.socket"];
 /// The service.
 const SERVICE: &str = "styxy.service";
 
+/// All of them.
+const UNITS: [&str; 3] = [SOCKETS[0], SOCKETS[1], SERVICE];
+
+/// What [`Unit`] is made of.
+const PROPERTIES: &str =
+    "--property=Id,LoadState,ActiveState,UnitFileState,Result,FragmentPath,Listen,MainPID";
+
 /// The port that `styxy.socket` listens on.
 const PORT: u16 = 9876;
 
 /// How long systemctl(1) may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running user manager that has the units.
+/// A running user manager.
 #[derive(Debug)]
 pub(super) struct Manager {
     /// Its `XDG_RUNTIME_DIR`.
     runtime_dir: PathBuf,
 }
 
+/// What the manager says of one of the units (systemctl(1), `show`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// `styxy.socket`.
+    pub name: String,
+    /// `loaded`, `not-found`, `masked`, …
+    pub load: String,
+    /// `active`, `inactive`, `failed`, …
+    pub active: String,
+    /// `enabled`, `disabled`, `static`, …; empty where there is no file.
+    pub file: String,
+    /// `success`, or how it failed.
+    pub result: String,
+    /// The file that it was loaded from.
+    pub fragment: PathBuf,
+    /// The addresses of a socket unit: `127.0.0.1:9876`, `/run/user/1000/styxy/styxy.sock`.
+    pub listen: Vec<String>,
+    /// The process id of a service that runs.
+    pub pid: Option<u32>,
+}
+
+impl Unit {
+    /// Whether there is such a unit at all.
+    pub fn is_found(&self) -> bool {
+        self.load != "not-found"
+    }
+
+    /// Whether it listens or runs.
+    pub fn is_active(&self) -> bool {
+        self.active == "active"
+    }
+
+    /// Whether it is the daemon, and no socket.
+    pub fn is_service(&self) -> bool {
+        self.name == SERVICE
+    }
+
+    /// Whether it starts with the user's session.
+    pub fn is_enabled(&self) -> bool {
+        self.file == "enabled"
+    }
+}
+
 impl Manager {
     /// The user manager, if it runs and has `styxy.socket`. A few stat(2), no process.
     pub(super) fn find(paths: &Paths) -> Option<Self> {
+        let found = |manager: &Self| {
+            unit_dirs(&manager.runtime_dir).any(|dir| dir.join(SOCKETS[0]).exists())
+        };
+        Self::running(paths).filter(found)
+    }
+
+    /// The user manager, if it runs. One stat(2).
+    pub(super) fn running(paths: &Paths) -> Option<Self> {
         // `RUNTIME/styxy/styxy.sock`: also right where XDG_RUNTIME_DIR itself is not set.
         let runtime_dir = paths.socket.parent()?.parent()?.to_owned();
-        let runs = runtime_dir.join("systemd/private").exists();
-        (runs && unit_dirs(&runtime_dir).any(|dir| dir.join(SOCKETS[0]).exists()))
-            .then_some(Self { runtime_dir })
+        runtime_dir.join("systemd/private").exists().then_some(Self { runtime_dir })
     }
 
     /// Whether the units listen where this client looks.
@@ -57,7 +113,16 @@ impl Manager {
     ///
     /// A clause. One socket may have started though the other could not.
     pub(super) fn start(&self) -> Result<(), String> {
-        self.systemctl("start", &SOCKETS)
+        self.systemctl(&["start"], &SOCKETS).map(drop)
+    }
+
+    /// Starts the service anew. Its sockets stay, so that nobody is refused meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// A clause.
+    pub(super) fn restart(&self) -> Result<(), String> {
+        self.systemctl(&["restart"], &[SERVICE]).map(drop)
     }
 
     /// Stops sockets and service in one call: a service that is stopped alone comes back with the
@@ -67,22 +132,62 @@ impl Manager {
     ///
     /// A clause.
     pub(super) fn stop(&self) -> Result<(), String> {
-        self.systemctl("stop", &[SOCKETS[0], SOCKETS[1], SERVICE])
+        self.systemctl(&["stop"], &UNITS).map(drop)
+    }
+
+    /// Stops those of the units, and keeps them from starting with the user's session.
+    ///
+    /// # Errors
+    ///
+    /// A clause.
+    pub(super) fn retire(&self, units: &[&str]) -> Result<(), String> {
+        self.systemctl(&["stop"], units)?;
+        self.systemctl(&["disable"], units).map(drop)
+    }
+
+    /// Has the manager read the unit files again.
+    ///
+    /// # Errors
+    ///
+    /// A clause.
+    pub(super) fn reload(&self) -> Result<(), String> {
+        self.systemctl(&["daemon-reload"], &[]).map(drop)
+    }
+
+    /// Forgets that those units failed: else one that is gone stays on the list of failed ones.
+    ///
+    /// # Errors
+    ///
+    /// A clause, also when none of them is known.
+    pub(super) fn forget_failures(&self, units: &[&str]) -> Result<(), String> {
+        self.systemctl(&["reset-failed"], units).map(drop)
+    }
+
+    /// The two sockets and the service, as the manager sees them.
+    ///
+    /// # Errors
+    ///
+    /// A clause.
+    pub(super) fn units(&self) -> Result<Vec<Unit>, String> {
+        let said = self.systemctl(&["show", PROPERTIES], &UNITS)?;
+        Ok(said.split("\n\n").map(unit).filter(|unit| !unit.name.is_empty()).collect())
     }
 
     /// Whether a socket listens or the service runs.
     pub(super) fn is_active(&self) -> bool {
-        self.systemctl("is-active", &[SOCKETS[0], SOCKETS[1], SERVICE]).is_ok()
+        self.systemctl(&["is-active"], &UNITS).is_ok()
     }
 
-    fn systemctl(&self, verb: &str, units: &[&str]) -> Result<(), String> {
-        let said = |reason: String| format!("systemctl --user {verb}: {reason}");
+    /// What systemctl(1) prints for a verb and its options.
+    fn systemctl(&self, verb: &[&str], units: &[&str]) -> Result<String, String> {
+        let said = |reason: String| format!("systemctl --user {}: {reason}", verb[0]);
         let mut child = Command::new("systemctl")
-            .args(["--user", "--no-ask-password", verb])
+            .args(["--user", "--no-ask-password"])
+            .args(verb)
             .args(units)
             .env("XDG_RUNTIME_DIR", &self.runtime_dir)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| said(error.to_string()))?;
@@ -92,12 +197,35 @@ impl Manager {
         }
         let output = child.wait_with_output().map_err(|error| said(error.to_string()))?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let text = String::from_utf8_lossy(&output.stderr);
         let first = text.lines().find(|line| !line.trim().is_empty());
         Err(said(first.map_or_else(|| output.status.to_string(), |line| line.trim().to_owned())))
     }
+}
+
+/// One unit of `systemctl show`: a line `NAME=VALUE` for each property, in any order.
+fn unit(said: &str) -> Unit {
+    let mut unit = Unit::default();
+    for (name, value) in said.lines().filter_map(|line| line.split_once('=')) {
+        let text = || value.to_owned();
+        match name {
+            "Id" => unit.name = text(),
+            "LoadState" => unit.load = text(),
+            "ActiveState" => unit.active = text(),
+            "UnitFileState" => unit.file = text(),
+            "Result" => unit.result = text(),
+            "FragmentPath" => unit.fragment = value.into(),
+            // `127.0.0.1:9876 (Stream)`
+            "Listen" => {
+                unit.listen.extend(value.rsplit_once(" (").map(|(address, _)| address.to_owned()));
+            }
+            "MainPID" => unit.pid = value.parse().ok().filter(|pid| *pid != 0),
+            _ => {}
+        }
+    }
+    unit
 }
 
 /// Waits for `child`; ends it at the deadline and answers false.
@@ -149,6 +277,30 @@ mod tests {
         fs::write(dir.path().join("systemd/private"), "")?;
         assert!(Manager::find(&paths(dir.path())).is_some());
         Ok(())
+    }
+
+    #[test]
+    fn what_the_manager_says_is_read() {
+        let said = "Listen=127.0.0.1:9876 (Stream)\nListen=/run/a b/s (Stream)\nResult=success\n\
+                    Id=styxy.socket\nLoadState=loaded\nActiveState=active\n\
+                    FragmentPath=/etc/systemd/user/styxy.socket\nUnitFileState=enabled\n";
+        let expected = Unit {
+            name: "styxy.socket".to_owned(),
+            load: "loaded".to_owned(),
+            active: "active".to_owned(),
+            file: "enabled".to_owned(),
+            result: "success".to_owned(),
+            fragment: "/etc/systemd/user/styxy.socket".into(),
+            listen: vec!["127.0.0.1:9876".to_owned(), "/run/a b/s".to_owned()],
+            pid: None,
+        };
+        assert_eq!(unit(said), expected);
+        assert!(expected.is_found() && expected.is_active() && expected.is_enabled());
+
+        let service = unit("MainPID=0\nId=styxy.service\nLoadState=not-found\n");
+        assert_eq!(service.pid, None);
+        assert!(!service.is_found() && !service.is_active() && !service.is_enabled());
+        assert_eq!(unit("MainPID=812\n").pid, Some(812));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! answer.
 
 mod call;
+mod census;
 mod log;
 mod operations;
 mod owner;
@@ -16,7 +17,7 @@ mod tests;
 mod upkeep;
 mod validate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,16 +25,19 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 pub use call::{Answer, Call};
+pub use census::Counts;
 pub use upkeep::Upkeep;
 
+use self::census::Census;
 use crate::config::Config;
 use crate::detect::namespace::{self, Namespaces};
+use crate::detect::terminate::{Termination, terminate};
 use crate::detect::watch::Watch;
 use crate::detect::{Host, process};
 use crate::error::Error;
 use crate::paths::Paths;
 use crate::registry::{Event, Moment, Policy, Process, Registry};
-use crate::store::{LockHolder, OpenError, Store};
+use crate::store::{self, LockHolder, OpenError, Store};
 
 /// How long a daemon waits for a command that works on the journal to be done.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
@@ -86,6 +90,7 @@ struct Inner {
     planned: Planned,
     /// The disk refused the last compaction: the safety net tries again.
     compaction_failed: bool,
+    census: Census,
 }
 
 /// What the upkeep waits for, as it was told last.
@@ -141,7 +146,7 @@ impl Coordinator {
         match coordinator.open_state(DAEMON_PATIENCE, true) {
             Err(error) if must_serve => {
                 tracing::error!("{error}");
-                coordinator.lock().journal = Journal::Closed(error.to_string());
+                coordinator.close_state(&error);
             }
             opened => opened?,
         }
@@ -182,6 +187,7 @@ impl Coordinator {
             newcomers: Vec::new(),
             planned: Planned::default(),
             compaction_failed: false,
+            census: Census::default(),
         };
         let directory = paths.state_dir.clone();
         let boot_id = process::boot_id().map_err(refused)?;
@@ -198,6 +204,9 @@ impl Coordinator {
     /// Opens the journal, replays it, and sees what became of what it says.
     fn open_state(&self, patience: Duration, renew_leases: bool) -> Result<(), OpenError> {
         let State { directory, boot_id, holder } = &self.state;
+        if holder.systemd {
+            end_background(directory, patience);
+        }
         let (store, loaded) = Store::open(directory, boot_id, holder, patience)?;
         for notice in &loaded.notices {
             tracing::warn!("{notice}");
@@ -324,6 +333,7 @@ impl Inner {
             log::event(event, &self.registry);
             self.follow(event);
         }
+        self.count();
         self.compact_if_worth_it();
     }
 
@@ -394,6 +404,26 @@ impl Inner {
         self.compaction_failed = compacted.is_err();
         if let Err(error) = compacted {
             tracing::warn!("the journal can't be compacted now: {error}");
+        }
+    }
+}
+
+/// Ends a daemon that systemd did not start, so that its allocations can be taken over: systemd
+/// has its sockets now, and nobody would reach it any more.
+fn end_background(directory: &Path, patience: Duration) {
+    let is_background = |holder: &LockHolder| holder.role == "daemon" && !holder.systemd;
+    let Some(holder) = store::lock_holder(directory).filter(is_background) else { return };
+    let process = Process { pid: holder.pid, start_ticks: holder.start_ticks };
+    match terminate(process, patience) {
+        Ok(Termination::Ended) => {
+            tracing::info!("ended the daemon in the background (pid {})", process.pid);
+        }
+        Ok(Termination::Absent) => {}
+        Ok(Termination::Lingers) => {
+            tracing::warn!("the daemon in the background (pid {}) does not end", process.pid);
+        }
+        Err(error) => {
+            tracing::warn!("can't end the background daemon (pid {}): {error}", process.pid);
         }
     }
 }

@@ -21,7 +21,7 @@ impl Fixture {
             socket: directory.path().join("socket"),
             config_files: Vec::new(),
         };
-        let (config, _) = Config::parse(std::path::Path::new("config.toml"), "");
+        let (config, _) = Config::parse(Path::new("config.toml"), "");
         let holder = lock_holder("daemon", Vec::new(), false);
         let coordinator = Coordinator::for_daemon(&paths, config, holder, []);
         Self { coordinator: coordinator.expect("the state can be opened"), directory }
@@ -169,6 +169,6 @@ fn a_state_that_can_be_used_again_says_who_uses_it() {
     let holder = LockHolder { sockets: sockets.clone(), ..lock_holder("daemon", vec![], false) };
     fixture.coordinator.announce(&holder, Vec::new());
     fixture.coordinator.safety_net();
-    let holder = crate::store::lock_holder(&state).expect("the state is open");
+    let holder = store::lock_holder(&state).expect("the state is open");
     assert_eq!(holder.sockets, sockets);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Coordinator, Inner, Journal, Planned, now};
 use crate::detect::holders;
 use crate::registry::Process;
-use crate::store::LockHolder;
+use crate::store::{LockHolder, OpenError};
 
 /// What is to be done next, and when.
 #[derive(Debug, Default)]
@@ -68,8 +68,15 @@ impl Coordinator {
                 self.write_lock_file(&LockHolder { sockets, ..self.state.holder.clone() });
                 tracing::info!("the state can be used again");
             }
-            Err(error) => self.lock().journal = Journal::Closed(error.to_string()),
+            Err(error) => self.close_state(&error),
         }
+    }
+
+    /// Goes on without a journal, which is said to whoever asks for a change.
+    pub(super) fn close_state(&self, error: &OpenError) {
+        let mut inner = self.lock();
+        inner.journal = Journal::Closed(error.to_string());
+        inner.count();
     }
 
     /// Sees who listens on allocated ports, and ends what has run out.
@@ -105,12 +112,6 @@ impl Coordinator {
         self.changed.notified().await;
     }
 
-    /// Whether nothing is allocated and no instance is registered.
-    pub fn is_idle(&self) -> bool {
-        let inner = self.lock();
-        inner.registry.allocation_count() == 0 && inner.registry.instance_count() == 0
-    }
-
     /// Says where the daemon listens, in `/status` and in the lock file.
     pub fn announce(&self, holder: &LockHolder, problems: Vec<String>) {
         let mut inner = self.lock();
@@ -125,6 +126,17 @@ impl Coordinator {
             && let Err(error) = store.announce(holder)
         {
             tracing::warn!("the lock file can't be written: {error}");
+        }
+    }
+
+    /// Says in the lock file that this daemon serves nowhere any more: whoever wants to be the next
+    /// one waits for the lock.
+    pub fn leave(&self) {
+        let holder = LockHolder { sockets: Vec::new(), ..self.state.holder.clone() };
+        if let Journal::Open(store) = &mut self.lock().journal
+            && let Err(error) = store.announce(&holder)
+        {
+            tracing::debug!("the lock file can't be written: {error}");
         }
     }
 

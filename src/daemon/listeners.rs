@@ -2,14 +2,16 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
 
 use super::{Options, StartError};
 use crate::api::{Protocol, SystemUsage};
+use crate::detect::descriptors::close_inherited;
 use crate::detect::holders;
 use crate::text::printable;
 
@@ -19,6 +21,8 @@ use crate::text::printable;
 pub(super) struct Inherited {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
+    /// What was handed over and cannot be served, a sentence each.
+    pub(super) problems: Vec<String>,
 }
 
 /// The sockets that are served, ready to accept.
@@ -26,21 +30,44 @@ pub(super) struct Inherited {
 pub(super) struct Bound {
     pub(super) tcp: Vec<TcpListener>,
     pub(super) unix: Vec<UnixListener>,
-    /// The path that this process made, and unlinks when it goes.
-    pub(super) own_path: Option<PathBuf>,
+    /// This process bound them: nobody else serves them.
+    pub(super) is_own: bool,
+    /// The path that this process made, and removes when it goes.
+    pub(super) own_path: Option<OwnPath>,
+}
+
+/// A socket in the file system that this process made.
+#[derive(Debug)]
+pub(super) struct OwnPath {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
 }
 
 impl Inherited {
-    /// Takes every socket that was handed over. One that is not served would activate the service
-    /// again and again.
+    /// Takes every socket that was handed over, and clears the environment that says so. One that
+    /// is not served would activate the service again and again, so it is closed.
     pub(super) fn take() -> Self {
         let mut inherited = Self::default();
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
         let mut descriptors = ListenFd::from_env();
         for index in 0..descriptors.len() {
-            if let Ok(Some(listener)) = descriptors.take_tcp_listener(index) {
+            let name = names.next().unwrap_or("unknown");
+            if let Ok(Some(listener)) = descriptors.take_tcp_listener(index)
+                && socket_acceptconn(&listener) == Ok(true)
+            {
                 inherited.tcp.push(listener);
-            } else if let Ok(Some(listener)) = descriptors.take_unix_listener(index) {
+            } else if let Ok(Some(listener)) = descriptors.take_unix_listener(index)
+                && socket_acceptconn(&listener) == Ok(true)
+            {
                 inherited.unix.push(listener);
+            } else {
+                if let Ok(Some(descriptor)) = descriptors.take_raw_fd(index) {
+                    close_inherited(descriptor);
+                }
+                let problem = format!("the descriptor '{name}' is no TCP or unix stream listener");
+                inherited.problems.push(problem);
             }
         }
         inherited
@@ -56,7 +83,7 @@ impl Inherited {
     }
 
     pub(super) fn into_bound(self) -> Bound {
-        Bound { tcp: self.tcp, unix: self.unix, own_path: None }
+        Bound { tcp: self.tcp, unix: self.unix, is_own: false, own_path: None }
     }
 }
 
@@ -68,7 +95,7 @@ impl Bound {
         listen: SocketAddr,
         socket: &Path,
     ) -> Result<(Self, Vec<String>), StartError> {
-        let mut bound = Self::default();
+        let mut bound = Self { is_own: true, ..Self::default() };
         let mut problems = Vec::new();
         match TcpListener::bind(listen) {
             Ok(listener) => bound.tcp.push(listener),
@@ -99,9 +126,9 @@ impl Bound {
         }
         let socket = options.socket.as_deref().unwrap_or(socket);
         match bind_unix(socket) {
-            Ok(listener) => {
+            Ok((listener, own_path)) => {
                 bound.unix.push(listener);
-                bound.own_path = Some(socket.to_owned());
+                bound.own_path = Some(own_path);
             }
             Err(error) => problems.push(format!("can't listen on {}: {error}", socket.display())),
         }
@@ -123,6 +150,17 @@ impl Bound {
     }
 }
 
+impl OwnPath {
+    /// Removes it, unless another socket has its place by now: systemd puts its own there.
+    pub(super) fn remove(&self) {
+        let is_there = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if is_there && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!("{}: {error}", self.path.display());
+        }
+    }
+}
+
 /// Who holds a port, in a few words.
 fn holder_name(usage: &SystemUsage) -> String {
     match &usage.process {
@@ -133,7 +171,7 @@ fn holder_name(usage: &SystemUsage) -> String {
 
 /// Binds a unix socket that only this user can reach. A path that a dead daemon left behind is
 /// taken over; the lock on the state says that no living one of ours uses it.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
     if let Some(directory) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
@@ -148,5 +186,6 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         bound => bound?,
     };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let made = std::fs::symlink_metadata(path)?;
+    Ok((listener, OwnPath { path: path.to_owned(), identity: (made.dev(), made.ino()) }))
 }

@@ -3,6 +3,7 @@
 mod background;
 mod listeners;
 mod logging;
+mod notify;
 mod serve;
 mod upkeep;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::coordinator::{self, Coordinator};
@@ -22,6 +24,11 @@ use crate::paths::Paths;
 use crate::store::{self, LockHolder, OpenError};
 use crate::text::printable;
 use listeners::{Bound, Inherited};
+use notify::Notifier;
+use serve::{End, Server};
+
+/// The most threads for what may take long, a walk through /proc above all: one walks at a time.
+const MAX_THREADS: usize = 8;
 
 /// What `styxy daemon run` was told.
 #[derive(Debug, Clone, Default)]
@@ -82,14 +89,19 @@ pub fn run(options: &Options) -> Result<(), StartError> {
     // Before any thread starts: it reads and clears the environment.
     let inherited = Inherited::take();
     logging::start();
-    let outcome = start(options, inherited);
+    let notifier = Arc::new(Notifier::from_env());
+    let outcome = start(options, inherited, &notifier);
     if let Err(error) = &outcome {
-        tell(&[NotifyState::Status(&error.to_string()), NotifyState::Errno(1)]);
+        notifier.say(&[NotifyState::Status(&error.to_string()), NotifyState::Errno(1)]);
     }
     outcome
 }
 
-fn start(options: &Options, inherited: Inherited) -> Result<(), StartError> {
+fn start(
+    options: &Options,
+    inherited: Inherited,
+    notifier: &Arc<Notifier>,
+) -> Result<(), StartError> {
     if let Some(address) = options.listen.filter(|address| !address.ip().is_loopback()) {
         return Err(StartError::NotLoopback(address));
     }
@@ -101,12 +113,14 @@ fn start(options: &Options, inherited: Inherited) -> Result<(), StartError> {
     if let Err(error) = raise_descriptor_limit() {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
-    let other = store::lock_holder(&paths.state_dir).filter(|it| it.role == "daemon");
-    if let Some(holder) = other.filter(|_| !inherited.is_some()) {
+    let systemd = inherited.is_some() || is_started_by_systemd();
+    // One that says no sockets is on its way out: its state can be had in a moment.
+    let other = store::lock_holder(&paths.state_dir)
+        .filter(|other| other.role == "daemon" && !other.sockets.is_empty());
+    if let Some(holder) = other.filter(|_| !systemd) {
         return Err(StartError::AlreadyRunning(holder));
     }
 
-    let systemd = inherited.is_some();
     let listen = options.listen.unwrap_or(config.daemon.listen);
     let ports = inherited.tcp_ports().into_iter().chain([listen.port()]);
     let holder = coordinator::lock_holder("daemon", Vec::new(), systemd);
@@ -118,10 +132,13 @@ fn start(options: &Options, inherited: Inherited) -> Result<(), StartError> {
         error => StartError::State(error),
     })?;
 
-    let (bound, mut problems) = if inherited.is_some() {
-        (inherited.into_bound(), Vec::new())
+    let mut problems = inherited.problems.clone();
+    let bound = if inherited.is_some() {
+        inherited.into_bound()
     } else {
-        Bound::bind(options, listen, &paths.socket)?
+        let (bound, more) = Bound::bind(options, listen, &paths.socket)?;
+        problems.extend(more);
+        bound
     };
     problems.extend(diagnostics.iter().filter(|it| !it.is_warning).map(ToString::to_string));
     for problem in &problems {
@@ -130,40 +147,58 @@ fn start(options: &Options, inherited: Inherited) -> Result<(), StartError> {
     let holder = LockHolder { sockets: bound.addresses(), ..holder };
     coordinator.announce(&holder, problems);
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(MAX_THREADS).build();
     let runtime = runtime.map_err(|error| StartError::Machine("can't start the runtime", error))?;
-    runtime.block_on(serve(Arc::new(coordinator), bound))
+    let served = runtime.block_on(serve(Arc::new(coordinator), bound, notifier));
+    // A walk through /proc that nobody waits for any more is not waited for here either.
+    runtime.shutdown_background();
+    served
+}
+
+/// Whether systemd started this very process (`SYSTEMD_EXEC_PID`, systemd.exec(5), since 248):
+/// `INVOCATION_ID` and `NOTIFY_SOCKET` are inherited by whatever a service starts.
+fn is_started_by_systemd() -> bool {
+    let pid = std::env::var("SYSTEMD_EXEC_PID");
+    pid.is_ok_and(|pid| pid.parse() == Ok(std::process::id()))
 }
 
 /// From readiness to the end.
-async fn serve(coordinator: Arc<Coordinator>, bound: Bound) -> Result<(), StartError> {
+async fn serve(
+    coordinator: Arc<Coordinator>,
+    bound: Bound,
+    notifier: &Arc<Notifier>,
+) -> Result<(), StartError> {
     let machine = |error| StartError::Machine("can't serve", error);
     let mut terminated = signal(SignalKind::terminate()).map_err(machine)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(machine)?;
-    let upkeep = tokio::spawn(upkeep::run(coordinator.clone()));
-    let deaths = tokio::spawn(upkeep::reap(coordinator.clone()));
-    let server = serve::Server::new(coordinator.clone(), bound).map_err(machine)?;
+    let server = Server::new(coordinator.clone(), bound).map_err(machine)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(upkeep::run(coordinator.clone()));
+    tasks.spawn(upkeep::reap(coordinator.clone()));
     tracing::info!("ready on {}", server.addresses().join(" and "));
-    tell(&[NotifyState::Ready]);
-    server
-        .run(async {
-            tokio::select! {
-                _ = terminated.recv() => {}
-                _ = interrupted.recv() => {}
+    notifier.say(&[NotifyState::Ready]);
+    tasks.spawn(notify::report(coordinator.clone(), notifier.clone()));
+    tasks.spawn(notify::keep_alive(coordinator.clone(), notifier.clone()));
+    let told = async {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    };
+    let ending = |end| {
+        notifier.say(&[NotifyState::Stopping]);
+        tracing::info!(
+            "{}",
+            match end {
+                End::Told => "told to end",
+                End::Idle => "nobody needs this daemon: it ends",
             }
-            tell(&[NotifyState::Stopping]);
-        })
-        .await;
-    upkeep.abort();
-    deaths.abort();
+        );
+    };
+    server.run(told, ending).await;
+    tasks.shutdown().await;
     coordinator.shut_down();
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Tells who waits for readiness. Without anybody it does nothing.
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!("can't tell {state:?}: {error}");
-    }
 }

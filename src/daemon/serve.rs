@@ -1,18 +1,19 @@
-//! The accept loop: it owns the listeners, so that nothing is accepted after the decision to end.
+//! The accept loop: it owns the listeners and the idle timer, so that nothing is accepted after the
+//! decision to end.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::listeners::Bound;
+use super::listeners::{Bound, OwnPath};
 use crate::coordinator::Coordinator;
 use crate::detect::peer::{self, Credentials};
 use crate::detect::{namespace, sockets};
@@ -21,8 +22,9 @@ use crate::http::{Caller, Connection, Entrance, Routes};
 /// The most connections at once; more wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 512;
 
-/// How long requests in progress may take once the daemon is told to end.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long requests in progress may take once the daemon is told to end. All of its end is to fit
+/// into 5 s, whatever its clients do.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(4);
 
 /// How long to wait when no descriptor is left to accept with (EMFILE of accept(2)): a connection
 /// must end first.
@@ -32,17 +34,64 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Server {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
-    own_path: Option<PathBuf>,
+    is_own: bool,
+    own_path: Option<OwnPath>,
     addresses: Vec<String>,
+    coordinator: Arc<Coordinator>,
     routes: Routes,
+    idle_exit: Option<Duration>,
     uid: u32,
     net_namespace: Option<u64>,
+}
+
+/// Why a daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was told to.
+    Told,
+    /// Nobody has needed it for a while.
+    Idle,
 }
 
 /// A client, just accepted.
 enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
+}
+
+/// The right to be one of [`MAX_CONNECTIONS`].
+type Slot = OwnedSemaphorePermit;
+
+/// The connections that are served.
+struct Connections {
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Connections {
+    fn new() -> Self {
+        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) }
+    }
+
+    fn spawn(&mut self, served: impl Future<Output = ()> + Send + 'static, slot: Option<Slot>) {
+        self.tasks.spawn(async move {
+            served.await;
+            drop(slot);
+        });
+    }
+
+    /// Lets each finish the request that it has begun, and ends it.
+    async fn drain(&mut self) {
+        self.stop.send_replace(true);
+        let drained = tokio::time::timeout(DRAIN_PATIENCE, async {
+            while self.tasks.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!("{} connections did not end in time", self.tasks.len());
+            self.tasks.shutdown().await;
+        }
+        self.stop.send_replace(false);
+    }
 }
 
 impl Server {
@@ -59,9 +108,12 @@ impl Server {
         Ok(Self {
             tcp: tcp.collect::<io::Result<_>>()?,
             unix: unix.collect::<io::Result<_>>()?,
+            is_own: bound.is_own,
             own_path: bound.own_path,
             addresses,
-            routes: Routes::new(coordinator),
+            routes: Routes::new(coordinator.clone()),
+            idle_exit: coordinator.config().daemon.idle_exit,
+            coordinator,
             uid: rustix::process::geteuid().as_raw(),
             net_namespace: namespace::own().ok().map(|own| own.net),
         })
@@ -71,52 +123,104 @@ impl Server {
         &self.addresses
     }
 
-    /// Accepts and answers until `ended`; then finishes what was accepted.
-    pub(super) async fn run(self, ended: impl Future<Output = ()>) {
-        let mut ended = std::pin::pin!(ended);
+    /// Accepts and answers until it is `told` to end or nobody needs it; says so to `ending`, and
+    /// then finishes what was accepted.
+    pub(super) async fn run(mut self, told: impl Future<Output = ()>, ending: impl FnOnce(End)) {
+        let mut told = std::pin::pin!(told);
+        let mut connections = Connections::new();
+        loop {
+            let end = self.accept_until(told.as_mut(), &mut connections).await;
+            if end == End::Idle {
+                // Idle connections are closed, while whoever comes waits in the backlog. A request
+                // that had arrived on one of them is answered, and may be a reason to stay.
+                connections.drain().await;
+                if self.idle_for().is_none() {
+                    continue;
+                }
+            }
+            ending(end);
+            break;
+        }
+        self.coordinator.leave();
+        self.close(&mut connections);
+        connections.drain().await;
+    }
+
+    async fn accept_until(
+        &self,
+        mut told: Pin<&mut impl Future<Output = ()>>,
+        connections: &mut Connections,
+    ) -> End {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let (stop, stopped) = watch::channel(false);
-        let mut connections = JoinSet::new();
+        let mut unneeded = std::pin::pin!(self.unneeded());
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = &mut ended => break,
-                Some(_) = connections.join_next() => continue,
+                () = &mut told => return End::Told,
+                Some(_) = connections.tasks.join_next() => continue,
                 accepted = self.accept(&slots) => accepted,
+                () = &mut unneeded => return End::Idle,
             };
             match accepted {
-                Ok((client, slot)) => {
-                    let served = self.answer(client, stopped.clone());
-                    connections.spawn(async move {
-                        served.await;
-                        drop(slot);
-                    });
-                }
+                Ok((client, slot)) => self.begin(client, connections, Some(slot)),
                 Err(error) => {
                     tracing::warn!("can't accept: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-        if let Some(path) = &self.own_path
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::debug!("{} was gone already: {error}", path.display());
-        }
-        // Whoever waits in the backlog is answered too, where the listener is ours alone.
-        stop.send_replace(true);
-        let drained = tokio::time::timeout(DRAIN_PATIENCE, async {
-            while connections.join_next().await.is_some() {}
-        });
-        if drained.await.is_err() {
-            tracing::warn!("{} connections did not end in time", connections.len());
+    }
+
+    /// Waits until nobody has needed the daemon for as long as the configuration says.
+    async fn unneeded(&self) {
+        let Some(limit) = self.idle_exit else { return pending().await };
+        // The limit comes first, whatever went before: nobody is left who came while it started.
+        let mut wait = limit;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = match self.idle_for() {
+                Some(idle) if idle >= limit => return,
+                Some(idle) => limit.saturating_sub(idle),
+                // It cannot become due any earlier.
+                None => limit,
+            };
         }
     }
 
-    async fn accept(
-        &self,
-        slots: &Arc<Semaphore>,
-    ) -> io::Result<(Accepted, tokio::sync::OwnedSemaphorePermit)> {
+    /// How long nobody has needed the daemon: no allocation, no instance, no request in progress.
+    fn idle_for(&self) -> Option<Duration> {
+        Some(self.coordinator.idle_for()?.min(self.routes.activity().quiet_for()?))
+    }
+
+    /// Closes the listeners. Those of systemd stay open over there, and the next process serves who
+    /// comes; who waits for this process alone is answered yet.
+    fn close(&mut self, connections: &mut Connections) {
+        if let Some(path) = self.own_path.take() {
+            path.remove();
+        }
+        for listener in std::mem::take(&mut self.unix) {
+            let Ok(listener) = listener.into_std() else { continue };
+            while self.is_own
+                && let Ok((stream, _)) = listener.accept()
+                && stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = UnixStream::from_std(stream)
+            {
+                self.begin(Accepted::Unix(stream), connections, None);
+            }
+        }
+        for listener in std::mem::take(&mut self.tcp) {
+            let Ok(listener) = listener.into_std() else { continue };
+            while self.is_own
+                && let Ok((stream, peer)) = listener.accept()
+                && stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.begin(Accepted::Tcp(stream, peer), connections, None);
+            }
+        }
+    }
+
+    async fn accept(&self, slots: &Arc<Semaphore>) -> io::Result<(Accepted, Slot)> {
         let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
         let client = poll_fn(|context| self.poll_accept(context)).await?;
         Ok((client, slot))
@@ -136,29 +240,22 @@ impl Server {
         Poll::Pending
     }
 
-    /// Sees who is at the other end, before a single byte is read.
-    fn answer(
-        &self,
-        client: Accepted,
-        stop: watch::Receiver<bool>,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let routes = self.routes.clone();
-        let connection = match &client {
-            Accepted::Tcp(stream, peer) => self.identify_tcp(stream, *peer),
-            Accepted::Unix(stream) => {
-                Connection { caller: self.identify_unix(stream), entrance: Entrance::Unix }
-            }
-        };
-        async move {
-            match client {
-                Accepted::Tcp(stream, _) => {
-                    // Answers are small and wanted now.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!("TCP_NODELAY: {error}");
-                    }
-                    routes.serve(stream, connection, stop).await;
+    /// Sees who is at the other end, before a single byte is read, and serves it in a task.
+    fn begin(&self, client: Accepted, connections: &mut Connections, slot: Option<Slot>) {
+        let (routes, stop) = (self.routes.clone(), connections.stop.subscribe());
+        match client {
+            Accepted::Tcp(stream, peer) => {
+                // Answers are small and wanted now.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!("TCP_NODELAY: {error}");
                 }
-                Accepted::Unix(stream) => routes.serve(stream, connection, stop).await,
+                let connection = self.identify_tcp(&stream, peer);
+                connections.spawn(routes.serve(stream, connection, stop), slot);
+            }
+            Accepted::Unix(stream) => {
+                let caller = self.identify_unix(&stream);
+                let connection = Connection { caller, entrance: Entrance::Unix };
+                connections.spawn(routes.serve(stream, connection, stop), slot);
             }
         }
     }

@@ -12,6 +12,9 @@ use crate::detect::descriptors;
 /// what a person waits without noticing; one look costs a fraction of a millisecond.
 const LISTENER_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a state that can't be used is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Ends what the dead held, within the millisecond that the kernel needs to say so.
 pub(super) async fn reap(coordinator: Arc<Coordinator>) {
     let signal = coordinator.death_signal().and_then(descriptors::readable);
@@ -39,14 +42,17 @@ pub(super) async fn reap(coordinator: Arc<Coordinator>) {
 
 /// Keeps deadlines, follows listeners, and runs the safety net.
 pub(super) async fn run(coordinator: Arc<Coordinator>) {
-    let net_interval = coordinator.config().daemon.reap_interval;
-    let mut net = Instant::now() + net_interval;
+    let net_interval = || {
+        let interval = coordinator.config().daemon.reap_interval;
+        if coordinator.has_state() { interval } else { interval.min(RETRY_INTERVAL) }
+    };
+    let mut net = Instant::now() + net_interval();
     let mut look = Instant::now();
     loop {
         let now = Instant::now();
         if now >= net {
             coordinator.safety_net();
-            net = now + net_interval;
+            net = now + net_interval();
         }
         let plan = coordinator.upkeep();
         let deadline = plan.next_deadline.map(|left| now + left);

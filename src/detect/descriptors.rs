@@ -1,7 +1,7 @@
-//! The two things about descriptors that no safe interface does.
+//! The three things about descriptors that no safe interface does.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -19,6 +19,14 @@ pub fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: no memory is touched, and nothing of this process uses a descriptor yet.
     let done = unsafe { libc::close_range(first, libc::c_uint::MAX, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes a descriptor that this process was handed over (sd_listen_fds(3)) and has no use for.
+#[expect(unsafe_code, reason = "an inherited descriptor is a mere number")]
+pub fn close_inherited(descriptor: RawFd) {
+    // SAFETY: it was handed over to this process, and nothing here has taken it. If it was never
+    // open, EBADF does no harm.
+    unsafe { libc::close(descriptor) };
 }
 
 /// Lets the runtime wait until a descriptor is readable. Called within the runtime.

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod process;
 mod procfs;
 pub mod sockets;
+pub mod terminate;
 #[cfg(test)]
 mod testing;
 pub mod watch;

@@ -190,6 +190,16 @@ pub fn describe(pid: u32) -> Option<ProcessInfo> {
     Some(ProcessInfo { pid, name, command, cwd })
 }
 
+/// How much memory the process has now, in bytes: `VmRSS` of proc_pid_status(5). `None` when it
+/// cannot be seen.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let mut status = Vec::new();
+    ProcDir::open(pid).ok()?.read(c"status", 4096, &mut status).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
+    kib?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// The arguments, separated by spaces.
 fn command_line(arguments: &[u8]) -> String {
     let end = arguments.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -223,6 +233,13 @@ mod tests {
 
     use super::*;
     use crate::detect::testing::{Child, leaderless, sleeper, until};
+
+    #[test]
+    fn a_process_that_can_be_seen_has_memory() {
+        let own = resident_bytes(std::process::id()).expect("this process has memory");
+        assert!((1 << 16..1 << 40).contains(&own), "{own}");
+        assert_eq!(resident_bytes(u32::MAX), None);
+    }
 
     #[test]
     fn a_living_child_is_identified_and_alive() {

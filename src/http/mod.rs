@@ -3,17 +3,20 @@
 //! A connection's peer is known from its accept on; `guard` looks at every request before any
 //! route does; a handler turns a request into a [`Call`] and that into an answer.
 
+mod activity;
 mod extract;
 mod guard;
 mod handlers;
 mod refusal;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::http::{HeaderValue, Response, header};
 use axum::response::IntoResponse;
@@ -24,9 +27,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tower_service::Service;
 
+pub use activity::Activity;
 pub use guard::{Caller, Connection, Entrance};
+
+use activity::{Counted, InProgress};
 
 use crate::coordinator::{Call, Coordinator};
 
@@ -55,12 +62,18 @@ pub const ROUTES: &[(&str, &str)] = &[
 /// How long a client may take to send the head of a request, and to begin the next one.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a client that has connected and sent nothing is waited for when the daemon ends.
+const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What every answer says of its server.
 const SERVER: &str = concat!("styxy/", env!("CARGO_PKG_VERSION"));
 
 /// The routes of one coordinator.
 #[derive(Debug, Clone)]
-pub struct Routes(Router);
+pub struct Routes {
+    router: Router,
+    activity: Activity,
+}
 
 impl Routes {
     /// The routes, ready to serve connections.
@@ -86,33 +99,72 @@ impl Routes {
             .route("/openapi.json", get(handlers::openapi))
             .fallback(handlers::unknown_route)
             .method_not_allowed_fallback(handlers::method_not_allowed);
-        Self(router.with_state(coordinator))
+        Self { router: router.with_state(coordinator), activity: Activity::default() }
+    }
+
+    /// Whether anybody is being served.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// Serves one connection to its end, or to the end of its current request once `stop` says so.
-    pub async fn serve<S>(self, stream: S, connection: Connection, mut stop: watch::Receiver<bool>)
+    /// It counts as activity from this call on, until it is silent or its first request is done.
+    pub fn serve<S>(
+        self,
+        stream: S,
+        connection: Connection,
+        mut stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = service_fn(move |request| answer(self.0.clone(), connection, request));
-        let mut serving = std::pin::pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_PATIENCE)
-                .serve_connection(TokioIo::new(stream), service)
-        );
-        let ended = tokio::select! {
-            ended = serving.as_mut() => ended,
-            () = told_to(&mut stop) => {
+        let Self { router, activity } = self;
+        // Whoever has just connected is about to ask.
+        let arrived = Arc::new(Mutex::new(Some(activity.begin())));
+        let newcomer = arrived.clone();
+        let service = service_fn(move |request| {
+            let busy = lock(&newcomer).take().unwrap_or_else(|| activity.begin());
+            answer(router.clone(), connection, request, busy)
+        });
+        async move {
+            let mut serving = std::pin::pin!(
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_PATIENCE)
+                    .serve_connection(TokioIo::new(stream), service)
+            );
+            let mut ended = tokio::select! {
+                // What has arrived is answered.
+                biased;
+                ended = serving.as_mut() => Some(ended),
+                () = told_to(&mut stop) => None,
+            };
+            if ended.is_none() && lock(&arrived).is_some() {
+                // hyper would close it without an answer.
+                let first_request = poll_fn(|context| match serving.as_mut().poll(context) {
+                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                    Poll::Pending if lock(&arrived).is_none() => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                });
+                ended = timeout(NEWCOMER_PATIENCE, first_request).await.unwrap_or_default();
+            }
+            let ended = if let Some(ended) = ended {
+                ended
+            } else {
                 serving.as_mut().graceful_shutdown();
                 serving.await
+            };
+            if let Err(error) = ended {
+                // A client that goes away in the middle is no fault of ours.
+                tracing::debug!("connection ended: {error}");
             }
-        };
-        if let Err(error) = ended {
-            // A client that goes away in the middle is no fault of ours.
-            tracing::debug!("connection ended: {error}");
         }
     }
+}
+
+/// Nothing that can panic is done under this lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until `stop` says so.
@@ -125,6 +177,7 @@ async fn answer(
     mut router: Router,
     connection: Connection,
     request: hyper::Request<Incoming>,
+    busy: InProgress,
 ) -> Result<Response<Body>, Infallible> {
     let (mut head, body) = request.into_parts();
     let mut response = match guard::check(&connection, &head) {
@@ -137,5 +190,9 @@ async fn answer(
         Err(refusal) => refusal.into_response(),
     };
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static(SERVER));
+    if response.body().size_hint().exact().is_none() {
+        // A stream is in progress until its end.
+        return Ok(response.map(|body| Body::new(Counted::new(body, busy))));
+    }
     Ok(response)
 }

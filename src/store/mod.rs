@@ -266,6 +266,11 @@ impl Store {
         self.journal.sync().inspect_err(|_| self.rewrite_due = true)
     }
 
+    /// Whether there are changes that the disk has not taken yet.
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
     /// Says in the lock file which addresses this process serves.
     ///
     /// # Errors

@@ -1,0 +1,86 @@
+//! Nobody runs until somebody asks.
+
+use super::machine::Machine;
+use super::user::UNITS;
+use super::wait::{eventually, finish};
+
+#[test]
+fn the_units_are_well_formed() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    let mut verify = ada.command("systemd-analyze");
+    verify.args(["verify", "--user", "--man=no"]).args(UNITS);
+    let said = finish(&mut verify);
+    said.expect();
+    assert_eq!(said.stderr, "", "no warning about any directive");
+}
+
+#[test]
+fn enabled_and_not_running_it_answers_and_is_active() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    ada.enable();
+    assert_eq!(ada.service_pid(), 0, "nobody has asked yet");
+
+    let answer = ada.ask(&["allocate", "-s", "dev", "-n", "web"]);
+    assert_eq!(ada.show("styxy.service", "ActiveState"), "active");
+    assert_eq!(ada.show("styxy.service", "Type"), "notify");
+    let status = ada.ask(&["daemon", "status"]);
+    assert_eq!(status["pid"], ada.service_pid());
+    assert_eq!(status["socket_activated"], true);
+    let socket = format!("unix:/run/user/{}/styxy/styxy.sock", ada.id());
+    assert_eq!(status["listening"], serde_json::json!(["127.0.0.1:9876", socket]));
+
+    // The journal has the line with its fields.
+    let port = answer["port"].to_string();
+    let entry = eventually(|| {
+        let found = machine.run(
+            "journalctl",
+            &[
+                "--quiet",
+                "--output=json",
+                "_SYSTEMD_USER_UNIT=styxy.service",
+                &format!("STYXY_PORT={port}"),
+            ],
+        );
+        serde_json::from_str::<serde_json::Value>(&found.stdout).map_err(|_| machine.journal())
+    });
+    assert_eq!(entry["STYXY_LOCK_ID"], answer["lock_id"]);
+    assert_eq!(entry["STYXY_SERVICE_TYPE"], "dev");
+    assert_eq!(entry["PRIORITY"], "6", "informational");
+}
+
+#[test]
+fn a_hundred_clients_at_once_get_one_daemon_and_an_answer_each() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    ada.enable();
+    // Half over the unix socket, half over TCP.
+    let script = "for n in $(seq 50); do
+            styxy --quiet allocate -s dev --lease 10m >unix.$n 2>&1 &
+            curl --silent --show-error --fail --max-time 20 127.0.0.1:9876/allocate \
+                --json '{\"service_type\":\"test\",\"lease_seconds\":600}' >tcp.$n 2>&1 &
+        done; wait; cat unix.*; cat tcp.* | grep --only-matching '\"success\":true' | wc --lines";
+    let said = ada.shell(script);
+    let lines: Vec<&str> = said.expect().lines().collect();
+    assert_eq!(lines.len(), 51, "{lines:#?}");
+    assert!(lines.iter().all(|line| line.parse::<u16>().is_ok()), "{lines:#?}");
+    assert_eq!(lines[50], "50", "all over TCP were answered");
+    assert_eq!(ada.ask(&["daemon", "status"])["allocations"], 100);
+    assert_eq!(ada.show("styxy.service", "NRestarts"), "0");
+    assert_eq!(ada.styxy_processes(), [ada.service_pid()]);
+}
+
+#[test]
+fn the_status_line_counts_ports_and_projects() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    ada.enable();
+    ada.shell("mkdir -p a/.git b/.git && for n in 1 2 3; do styxy allocate -s dev --lease 10m --project a; done")
+        .expect();
+    ada.becomes("styxy.service", "StatusText", "3 ports for 1 project");
+    let one = ada.ask(&["allocate", "-s", "dev", "--lease", "10m", "--project", "b"]);
+    ada.becomes("styxy.service", "StatusText", "4 ports for 2 projects");
+    ada.styxy(&["release", one["lock_id"].as_str().expect("a lock id")]).expect();
+    ada.becomes("styxy.service", "StatusText", "3 ports for 1 project");
+}
