@@ -1,6 +1,7 @@
 //! The life of the daemon: activation, readiness, signals, logging.
 
 mod background;
+mod connections;
 mod listeners;
 mod logging;
 mod notify;

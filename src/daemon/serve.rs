@@ -10,21 +10,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
 
+use super::connections::Connections;
 use super::listeners::{Bound, OwnPath};
 use crate::coordinator::Coordinator;
 use crate::detect::peer::{self, Credentials};
 use crate::detect::{namespace, sockets};
 use crate::http::{Caller, Connection, Entrance, Routes};
-
-/// The most connections at once; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 512;
-
-/// How long requests in progress may take once the daemon is told to end. All of its end is to fit
-/// into 5 s, whatever its clients do.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(4);
 
 /// How long to wait when no descriptor is left to accept with (EMFILE of accept(2)): a connection
 /// must end first.
@@ -57,41 +49,6 @@ pub(super) enum End {
 enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
-}
-
-/// The right to be one of [`MAX_CONNECTIONS`].
-type Slot = OwnedSemaphorePermit;
-
-/// The connections that are served.
-struct Connections {
-    tasks: JoinSet<()>,
-    stop: watch::Sender<bool>,
-}
-
-impl Connections {
-    fn new() -> Self {
-        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) }
-    }
-
-    fn spawn(&mut self, served: impl Future<Output = ()> + Send + 'static, slot: Option<Slot>) {
-        self.tasks.spawn(async move {
-            served.await;
-            drop(slot);
-        });
-    }
-
-    /// Lets each finish the request that it has begun, and ends it.
-    async fn drain(&mut self) {
-        self.stop.send_replace(true);
-        let drained = tokio::time::timeout(DRAIN_PATIENCE, async {
-            while self.tasks.join_next().await.is_some() {}
-        });
-        if drained.await.is_err() {
-            tracing::warn!("{} connections did not end in time", self.tasks.len());
-            self.tasks.shutdown().await;
-        }
-        self.stop.send_replace(false);
-    }
 }
 
 impl Server {
@@ -151,18 +108,17 @@ impl Server {
         mut told: Pin<&mut impl Future<Output = ()>>,
         connections: &mut Connections,
     ) -> End {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut unneeded = std::pin::pin!(self.unneeded());
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut told => return End::Told,
-                Some(_) = connections.tasks.join_next() => continue,
-                accepted = self.accept(&slots) => accepted,
+                () = connections.ended() => continue,
+                accepted = self.accept(), if connections.have_room() => accepted,
                 () = &mut unneeded => return End::Idle,
             };
             match accepted {
-                Ok((client, slot)) => self.begin(client, connections, Some(slot)),
+                Ok(client) => self.begin(client, connections),
                 Err(error) => {
                     tracing::warn!("can't accept: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -205,7 +161,7 @@ impl Server {
                 && stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = UnixStream::from_std(stream)
             {
-                self.begin(Accepted::Unix(stream), connections, None);
+                self.begin(Accepted::Unix(stream), connections);
             }
         }
         for listener in std::mem::take(&mut self.tcp) {
@@ -215,15 +171,13 @@ impl Server {
                 && stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                self.begin(Accepted::Tcp(stream, peer), connections, None);
+                self.begin(Accepted::Tcp(stream, peer), connections);
             }
         }
     }
 
-    async fn accept(&self, slots: &Arc<Semaphore>) -> io::Result<(Accepted, Slot)> {
-        let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let client = poll_fn(|context| self.poll_accept(context)).await?;
-        Ok((client, slot))
+    async fn accept(&self) -> io::Result<Accepted> {
+        poll_fn(|context| self.poll_accept(context)).await
     }
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
@@ -241,8 +195,8 @@ impl Server {
     }
 
     /// Sees who is at the other end, before a single byte is read, and serves it in a task.
-    fn begin(&self, client: Accepted, connections: &mut Connections, slot: Option<Slot>) {
-        let (routes, stop) = (self.routes.clone(), connections.stop.subscribe());
+    fn begin(&self, client: Accepted, connections: &mut Connections) {
+        let routes = self.routes.clone();
         match client {
             Accepted::Tcp(stream, peer) => {
                 // Answers are small and wanted now.
@@ -250,12 +204,12 @@ impl Server {
                     tracing::debug!("TCP_NODELAY: {error}");
                 }
                 let connection = self.identify_tcp(&stream, peer);
-                connections.spawn(routes.serve(stream, connection, stop), slot);
+                connections.spawn(|stop| routes.serve(stream, connection, stop));
             }
             Accepted::Unix(stream) => {
                 let caller = self.identify_unix(&stream);
                 let connection = Connection { caller, entrance: Entrance::Unix };
-                connections.spawn(routes.serve(stream, connection, stop), slot);
+                connections.spawn(|stop| routes.serve(stream, connection, stop));
             }
         }
     }

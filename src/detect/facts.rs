@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use memchr::memmem;
 use uuid::Uuid;
 
 use super::process::{name, session_of};
@@ -31,7 +32,10 @@ pub struct ProcessFacts {
     pub session: Option<u32>,
     /// Its parent, the parent's parent and so on, the nearest first.
     pub ancestors: Vec<Process>,
-    /// `STYXY_LOCK_ID` of the environment that it was started with.
+    /// How the variable that names an allocation begins.
+const LOCK_ID: &[u8] = b"STYXY_LOCK_ID=";
+
+/// `STYXY_LOCK_ID` of the environment that it was started with.
     pub lock_id: Option<Uuid>,
 }
 
@@ -74,14 +78,18 @@ fn ancestors(process: Process, mut parent: u32) -> Vec<Process> {
     ancestors
 }
 
+/// How the variable that names an allocation begins.
+const LOCK_ID: &[u8] = b"STYXY_LOCK_ID=";
+
 /// `STYXY_LOCK_ID` of the environment that a process was started with. `environment` is room to
 /// read into, for a caller who looks at many.
 pub(super) fn lock_id(body: &ProcDir, environment: &mut Vec<u8>) -> Option<Uuid> {
     body.read(c"environ", ENVIRONMENT_LIMIT, environment).ok()?;
-    // The first one counts, as for getenv(3).
-    let mut variables = environment.split(|byte| *byte == 0);
-    let value = variables.find_map(|variable| variable.strip_prefix(b"STYXY_LOCK_ID="))?;
-    Uuid::try_parse_ascii(value).ok()
+    // The first one counts, as for getenv(3). Another variable may end like it.
+    let is_whole = |at: &usize| *at == 0 || environment[at - 1] == 0;
+    let at = memmem::find_iter(environment, LOCK_ID).find(is_whole)?;
+    let value = &environment[at + LOCK_ID.len()..];
+    Uuid::try_parse_ascii(value.split(|byte| *byte == 0).next()?).ok()
 }
 
 #[cfg(test)]

@@ -137,7 +137,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Queried<T> {
 /// A port of a path. What is none is a bad address, not a bad value.
 pub(super) fn port(parameter: &str) -> Result<u16, Error> {
     match parameter.parse() {
-        Ok(port) if port > 0 => Ok(port),
+        // A sign is none of a port's digits, though a number may have one.
+        Ok(port) if port > 0 && !parameter.starts_with('+') => Ok(port),
         _ => Err(Error::MalformedRequest(format!(
             "'{parameter}' is not a port: ports go from 1 to 65535"
         ))),

@@ -62,6 +62,10 @@ pub const ROUTES: &[(&str, &str)] = &[
 /// How long a client may take to send the head of a request, and to begin the next one.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How much of a request is kept in memory at once, in bytes: above all its head, whose longest part
+/// is a path of 4,096 bytes, each in three characters. Every connection may have as much.
+const MAX_BUFFER: usize = 32 * 1024;
+
 /// How long a client that has connected and sent nothing is waited for when the daemon ends.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -131,6 +135,7 @@ impl Routes {
                 http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_PATIENCE)
+                    .max_buf_size(MAX_BUFFER)
                     .serve_connection(TokioIo::new(stream), service)
             );
             let mut ended = tokio::select! {

@@ -55,6 +55,7 @@ fn expected(home: &Home, made: &Value, pid: u32) -> Vec<(&'static str, String)> 
         ("6", format!("port {port} allocated to {what}")),
         ("4", format!("port {port} of {what} is used by another program")),
         ("6", format!("port {port} released by {what}: owner died")),
+        ("6", "told to end".to_owned()),
         ("6", "stopped".to_owned()),
     ]
 }

@@ -1,0 +1,46 @@
+//! Connections that nobody uses, or that somebody uses too slowly, keep nobody else waiting.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Connection, Home, Request};
+
+/// More than the daemon serves at once.
+const MANY: usize = 700;
+
+#[test]
+fn idle_connections_give_way() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let begun = Instant::now();
+    let address = home.unix();
+    let idle: Vec<_> = (0..MANY).map(|_| Connection::open(&address).expect("a daemon")).collect();
+    home.get("/status").expect(200);
+    // One that says nothing is ended after 10 s anyway.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    drop(idle);
+    daemon.is_well(&home);
+}
+
+#[test]
+fn a_connection_that_was_used_gives_way_between_two_requests() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let status = Request::new("GET", "/status");
+    let mut first = Connection::open(&home.unix()).expect("a daemon");
+    first.send(&status).expect("an answer").expect(200);
+    let _idle: Vec<_> =
+        (0..MANY).map(|_| Connection::open(&home.unix()).expect("a daemon")).collect();
+    home.get("/status").expect(200);
+    assert!(first.send(&status).is_err(), "it was the oldest");
+}
+
+#[test]
+fn a_head_has_its_limit() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let with = |length: usize| Request::new("GET", "/status").header("X-Much", &"x".repeat(length));
+    home.send(&with(16 << 10)).expect(200);
+    // Refused before there is a request, so without a body (RFC 6585, section 5).
+    assert_eq!(home.send(&with(64 << 10)).status, 431);
+    daemon.is_well(&home);
+}
