@@ -32,10 +32,7 @@ pub struct ProcessFacts {
     pub session: Option<u32>,
     /// Its parent, the parent's parent and so on, the nearest first.
     pub ancestors: Vec<Process>,
-    /// How the variable that names an allocation begins.
-const LOCK_ID: &[u8] = b"STYXY_LOCK_ID=";
-
-/// `STYXY_LOCK_ID` of the environment that it was started with.
+    /// `STYXY_LOCK_ID` of the environment that it was started with.
     pub lock_id: Option<Uuid>,
 }
 

@@ -18,7 +18,7 @@ fn after_the_last_allocation_and_the_idle_time_no_process_is_left() {
     let ada = machine.ada();
     ada.configure(SHORT);
     ada.enable();
-    let owner = ada.owners(1)[0];
+    let owner = ada.owner();
     let held = ada.ask(&["allocate", "-s", "dev", "--pid", &owner.to_string()]);
     ada.ask(&["instance", "register", "agent"]);
     let pid = ada.service_pid();
@@ -42,7 +42,7 @@ fn the_death_of_the_last_owner_is_a_reason_to_leave() {
     let ada = machine.ada();
     ada.configure(SHORT);
     ada.enable();
-    let owner = ada.owners(1)[0];
+    let owner = ada.owner();
     ada.ask(&["allocate", "-s", "dev", "--pid", &owner.to_string()]);
     sleep(Duration::from_millis(200));
     assert_ne!(ada.service_pid(), 0, "an allocation needs it");
@@ -59,7 +59,7 @@ fn a_client_that_comes_at_the_moment_of_the_idle_exit_is_answered() {
     let ada = machine.ada();
     ada.configure(SHORT);
     ada.enable();
-    ada.ask(&["daemon", "status"]);
+    ada.ask(&["list"]);
     let rounds = if super::full() { 1_000 } else { 100 };
     let left = machine.in_network(|| {
         let mut pause = Duration::from_millis(50);

@@ -4,6 +4,7 @@
 #
 #   init.sh SCRATCH STYXY CGROUP
 set -e
+exec 3<&0
 scratch=$1 styxy=$2 cgroup=$3
 
 mount --make-rprivate /
@@ -29,4 +30,6 @@ mkdir -p /run/log/journal
 /lib/systemd/systemd-journald &
 
 echo started
-read -r _ || true
+# It also buries the children of those who have died, as the first process of a machine does.
+cat >/dev/null <&3 &
+wait $!

@@ -196,8 +196,8 @@ fn prepare() -> std::io::Result<TempDir> {
         let home = path("home").join(name);
         fs::create_dir(&home)?;
         chown(&home, Some(id), Some(id))?;
-        passwd += &format!("{name}:x:{id}:{id}::{}:/bin/sh\n", home.display());
-        group += &format!("{name}:x:{id}:\n");
+        passwd.extend([name, &format!(":x:{id}:{id}::{}:/bin/sh\n", home.display())]);
+        group.extend([name, &format!(":x:{id}:\n")]);
     }
     fs::write(path("passwd"), passwd)?;
     fs::write(path("group"), group)?;

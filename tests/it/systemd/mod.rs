@@ -1,9 +1,13 @@
 //! Styxy under a real `systemd --user`, with the units of this repository.
 
 mod activation;
+mod faults;
+mod hardening;
 mod idle;
 mod machine;
 mod replaced;
+mod sockets;
+mod takeover;
 mod user;
 mod wait;
 

@@ -181,20 +181,26 @@ impl<'a> User<'a> {
         output.expect().lines().map(|line| line.parse().expect("a pid")).collect()
     }
 
-    /// Starts processes that live as long as the machine, and answers their ids.
+    /// Starts a command in a session of its own that lives as long as the machine, and answers its
+    /// id.
     #[track_caller]
-    pub(super) fn owners(&self, count: usize) -> Vec<u32> {
-        let script = "for _ in $(seq \"$1\"); do sleep 3600 >/dev/null 2>&1 & echo $!; done";
-        let mut command = self.command("setsid");
-        let output = finish(command.args(["sh", "-c", script, "sh", &count.to_string()]));
-        output.expect().lines().map(|line| line.parse().expect("a pid")).collect()
+    pub(super) fn leave_running(&self, command: &str) -> u32 {
+        let script = format!("setsid {command} >/dev/null 2>&1 & echo $!");
+        self.shell(&script).expect().parse().expect("a pid")
+    }
+
+    /// Starts a process that lives as long as the machine.
+    #[track_caller]
+    pub(super) fn owner(&self) -> u32 {
+        self.leave_running("sleep 3600")
     }
 
     /// Allocates a port for each of some processes that live on, and answers the lock ids, sorted.
     #[track_caller]
     pub(super) fn allocate_for_owners(&self, count: usize) -> Vec<String> {
         let mut ids: Vec<String> = Vec::new();
-        for pid in self.owners(count) {
+        for _ in 0..count {
+            let pid = self.owner();
             let answer = self.ask(&["allocate", "-s", "dev", "--pid", &pid.to_string()]);
             ids.push(answer["lock_id"].as_str().expect("a lock id").to_owned());
         }

@@ -1,0 +1,109 @@
+//! What is wrong is said, and no reason to leave a client without an answer.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::machine::Machine;
+use super::user::User;
+use super::wait::eventually;
+
+const ALLOCATE: &str = "curl --silent --max-time 20 127.0.0.1:9876/allocate \
+                        --json '{\"service_type\":\"dev\",\"lease_seconds\":600}' \
+                        --write-out '\\n%{http_code}'";
+
+/// Asks for a port over HTTP: status and body.
+#[track_caller]
+fn allocate(ada: &User<'_>) -> (String, Value) {
+    let said = ada.shell(ALLOCATE);
+    let (body, status) = said.expect().rsplit_once('\n').expect("a body and a status");
+    (status.to_owned(), serde_json::from_str(body).expect("JSON"))
+}
+
+/// It goes on as the same process, and allocates again.
+#[track_caller]
+fn recovers(ada: &User<'_>, pid: u32) {
+    eventually(|| match allocate(ada) {
+        (status, _) if status == "201" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(ada.service_pid(), pid, "by itself, without a restart");
+    assert_eq!(ada.show("styxy.service", "NRestarts"), "0");
+    ada.becomes("styxy.service", "StatusText", "1 port for 0 projects");
+}
+
+#[test]
+fn a_bad_configuration_is_said_and_the_rest_of_it_counts() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    ada.configure("[daemon]\nidle_exit = \"soon\"\ndefault_lease = \"7m\"\n[service.dev\n");
+    ada.enable();
+    assert_eq!(allocate(&ada).0, "201");
+    let status = ada.ask(&["daemon", "status"]);
+    assert!(status["problems"].to_string().contains("config.toml"), "{status:#}");
+    assert!(machine.journal().contains("config.toml"), "{}", machine.journal());
+    assert_eq!(ada.show("styxy.service", "ActiveState"), "active");
+}
+
+#[test]
+fn with_an_unreadable_state_directory_it_serves_says_so_and_recovers() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    ada.shell("mkdir -p .local/state/styxy && chmod 0 .local/state/styxy").expect();
+    ada.enable();
+    let (status, body) = allocate(&ada);
+    assert_eq!((status.as_str(), body["code"].as_str()), ("507", Some("state_not_writable")));
+    let pid = ada.service_pid();
+    let text = ada.ask(&["daemon", "status"])["problems"].to_string();
+    assert!(text.contains("Permission denied"), "{text}");
+    let refused = ada.styxy(&["allocate", "-s", "dev"]);
+    assert_eq!(refused.status.code(), Some(74), "{refused:?}");
+    assert!(refused.stderr.contains(".local/state/styxy"), "{refused:?}");
+    assert!(machine.journal().contains("Permission denied"), "{}", machine.journal());
+    eventually(|| {
+        let text = ada.show("styxy.service", "StatusText");
+        let is_said = text.contains("Permission denied");
+        is_said.then_some(()).ok_or(text)
+    });
+
+    ada.shell("chmod 700 .local/state/styxy").expect();
+    recovers(&ada, pid);
+}
+
+#[test]
+fn with_a_full_disk_it_serves_says_so_and_recovers() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    ada.shell("mkdir -p .local/state").expect();
+    let disk = ada.home(".local/state");
+    let disk = disk.to_str().expect("UTF-8");
+    let options = format!("size=64k,mode=700,uid={0},gid={0}", ada.id());
+    machine.run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", disk]).expect();
+    // The user manager was there before: it sees the same mounts.
+    let full = format!("cat /dev/zero >{disk}/filler");
+    assert!(!ada.shell(&full).status.success(), "it is full");
+    ada.enable();
+    let (status, body) = allocate(&ada);
+    assert_eq!((status.as_str(), body["code"].as_str()), ("507", Some("state_not_writable")));
+    let pid = ada.service_pid();
+    assert!(body["error"].as_str().is_some_and(|it| it.contains("space")), "{body:#}");
+    let refused = ada.styxy(&["allocate", "-s", "dev"]);
+    assert_eq!(refused.status.code(), Some(74), "{refused:?}");
+
+    fs::remove_file(machine.root(&disk[1..]).join("filler")).expect("it is there");
+    recovers(&ada, pid);
+
+    // And again in the middle of its work.
+    assert!(!ada.shell(&full).status.success(), "it is full");
+    let mut refusals = 0;
+    // What is free within the journal's last page is used up first.
+    while allocate(&ada).0 == "201" {
+        refusals += 1;
+        assert!(refusals < 100, "it is full");
+    }
+    assert_eq!(ada.service_pid(), pid);
+    assert!(!ada.lock_ids().is_empty(), "it goes on answering");
+    fs::remove_file(machine.root(&disk[1..]).join("filler")).expect("it is there");
+    assert_eq!(allocate(&ada).0, "201");
+    assert_eq!(ada.show("styxy.service", "NRestarts"), "0");
+}
