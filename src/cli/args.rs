@@ -61,6 +61,15 @@ pub(super) enum Command {
     Daemon(Daemon),
     #[command(subcommand)]
     Config(Config),
+    /// Check all that Styxy needs, and say what to do
+    ///
+    /// A line for each check: ok, warn or fail. It starts no daemon and changes nothing.
+    #[command(after_help = "Examples:
+  styxy doctor
+  styxy doctor --json | jq '.[] | select(.status != \"ok\")'
+
+Exit codes: 0 nothing fails, 1 a check fails.")]
+    Doctor,
     Completions(Completions),
 }
 

@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod context;
 mod daemon;
+mod doctor;
 mod exec;
 mod failure;
 mod get;
@@ -69,6 +70,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failed> {
         Command::Cleanup(args) => cleanup::run(context, &args),
         Command::Daemon(args) => daemon::run(context, args),
         Command::Config(args) => config::run(context, &args),
+        Command::Doctor => doctor::run(context),
         Command::Completions(args) => completions::run(&args),
     }
 }

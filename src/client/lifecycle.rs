@@ -76,7 +76,8 @@ pub fn start(paths: &Paths, config: &Config) -> Result<Started, Failure> {
     }
 }
 
-/// Starts the daemon anew: where systemd has it, without a moment in which nobody listens.
+/// Starts the daemon anew: where systemd listens on both sockets, without a moment in which nobody
+/// does. A socket that has failed is started too, which systemd refuses as long as the service runs.
 ///
 /// # Errors
 ///
@@ -84,7 +85,7 @@ pub fn start(paths: &Paths, config: &Config) -> Result<Started, Failure> {
 pub fn restart(paths: &Paths, config: &Config) -> Result<Started, Failure> {
     let lookup = lookup(paths, config)?;
     let manager = Manager::find(paths).filter(|manager| manager.serves(&lookup));
-    let Some(manager) = manager.filter(Manager::is_active) else {
+    let Some(manager) = manager.filter(Manager::listens) else {
         stop(paths)?;
         return start(paths, config);
     };

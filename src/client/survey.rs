@@ -9,12 +9,13 @@ use super::http::Request;
 use super::link::{Link, Trouble, clause};
 use super::trust::Miss;
 use super::units::{Manager, Unit};
-use crate::api::StatusResponse;
+use crate::api::{Protocol, StatusResponse};
 use crate::config::Config;
 use crate::coordinator::{Answer, Call};
-use crate::detect::process;
+use crate::detect::{holders, process};
 use crate::paths::Paths;
 use crate::store::{LockHolder, lock_holder};
+use crate::text::printable;
 
 /// What there is now.
 #[derive(Debug)]
@@ -75,6 +76,7 @@ pub fn look(paths: &Paths, config: &Config) -> Result<Survey, Failure> {
     let lookup = Lookup::from_env(paths, config)
         .map_err(|reason| Failure::Unreachable { reason, holder: None })?;
     let units = Manager::running(paths).map(|manager| manager.units());
+    let holder = lock_holder(&paths.state_dir);
     let known = units.as_ref().and_then(|units| units.as_deref().ok()).unwrap_or_default();
     let places = endpoints(&lookup, paths, config).map(|endpoint| Place {
         address: endpoint.to_string(),
@@ -83,9 +85,13 @@ pub fn look(paths: &Paths, config: &Config) -> Result<Survey, Failure> {
             Endpoint::Unix(_) => None,
         },
         is_asked: lookup.places().contains(&endpoint),
-        found: if is_dormant(&endpoint, known) { Found::Dormant } else { ask(&endpoint) },
+        found: if is_dormant(&endpoint, known) {
+            Found::Dormant
+        } else {
+            ask(&endpoint, holder.as_ref())
+        },
     });
-    Ok(Survey { units, places, holder: lock_holder(&paths.state_dir) })
+    Ok(Survey { units, places, holder })
 }
 
 /// The usual addresses, with the one that the environment names instead of its like.
@@ -110,10 +116,10 @@ fn is_dormant(endpoint: &Endpoint, units: &[Unit]) -> bool {
         && units.iter().any(|unit| unit.is_service() && sleeps(unit))
 }
 
-fn ask(endpoint: &Endpoint) -> Found {
+fn ask(endpoint: &Endpoint, holder: Option<&LockHolder>) -> Found {
     let link = match Link::open(endpoint) {
         Ok(link) => link,
-        Err(Miss::Nobody(error)) => return Found::Nobody(error),
+        Err(Miss::Nobody(error)) => return silent(endpoint, holder, error),
         Err(Miss::Stranger(who)) => return Found::Stranger(who),
     };
     match link.ask(&Request::from(&Call::Status)) {
@@ -123,6 +129,31 @@ fn ask(endpoint: &Endpoint) -> Found {
         },
         Err(Trouble::Stranger(who)) => Found::Stranger(who),
         Err(trouble) => Found::Trouble(trouble.into()),
+    }
+}
+
+/// Nobody who answers. A program that listens on a TCP port and says nothing has it all the same;
+/// our own daemon may just be stopped.
+fn silent(endpoint: &Endpoint, holder: Option<&LockHolder>, error: io::Error) -> Found {
+    let Endpoint::Tcp(address) = endpoint else { return Found::Nobody(error) };
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        return Found::Nobody(error);
+    }
+    let usage = holders::usage(address.port(), Protocol::Tcp).ok().flatten();
+    let process = usage.as_ref().and_then(|usage| usage.process.as_ref());
+    let is_ours = |holder: &LockHolder| process.is_some_and(|process| process.pid == holder.pid);
+    match (&usage, process) {
+        (None, _) => Found::Nobody(error),
+        _ if holder.is_some_and(is_ours) => Found::Nobody(error),
+        (_, Some(process)) => Found::Stranger(format!(
+            "{} (pid {}) listens on {address} and does not answer",
+            printable(&process.name),
+            process.pid
+        )),
+        (Some(usage), None) => Found::Stranger(format!(
+            "a program (uid {}) listens on {address} and does not answer",
+            usage.uid
+        )),
     }
 }
 

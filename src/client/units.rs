@@ -178,6 +178,12 @@ impl Manager {
         self.systemctl(&["is-active"], &UNITS).is_ok()
     }
 
+    /// Whether both sockets listen.
+    pub(super) fn listens(&self) -> bool {
+        let is_fine = |unit: &Unit| unit.is_service() || unit.is_active();
+        self.units().is_ok_and(|units| units.iter().all(is_fine))
+    }
+
     /// What systemctl(1) prints for a verb and its options.
     fn systemctl(&self, verb: &[&str], units: &[&str]) -> Result<String, String> {
         let said = |reason: String| format!("systemctl --user {}: {reason}", verb[0]);

@@ -20,13 +20,13 @@ pub(super) const JOURNAL: &str = "state.jsonl";
 const NEW_JOURNAL: &str = "state.jsonl.new";
 
 /// How the names of damaged journals begin.
-const DAMAGED: &str = "state.jsonl.damaged-";
+pub(super) const DAMAGED: &str = "state.jsonl.damaged-";
 
 /// How many damaged journals are kept.
 const MAX_DAMAGED: usize = 10;
 
 /// The longest journal that is read, in bytes. Compaction keeps a real one far below.
-const MAX_JOURNAL: u64 = 256 << 20;
+pub(super) const MAX_JOURNAL: u64 = 256 << 20;
 
 /// Journals are read and written in pieces of about this many bytes.
 const PIECE: usize = 64 * 1024;

@@ -13,6 +13,7 @@
 //! first of them. Nobody was answered then, and whoever asks again with the same lock ids gets them.
 
 mod files;
+mod inspect;
 mod journal;
 mod lock;
 mod open_journal;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::inspect::{Inspection, inspect};
 use self::lock::Lock;
 use self::open_journal::OpenJournal;
 use crate::registry::{Allocation, Assignment, AssignmentKey, Change, Instance};

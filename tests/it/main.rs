@@ -12,6 +12,7 @@ mod cleanup;
 mod command_line;
 mod connections;
 mod crash;
+mod doctor;
 mod foreign_program;
 mod guard;
 mod install;

@@ -44,6 +44,11 @@ impl Daemon {
         self.process.pid()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// What it, and the daemons before it in the same home, wrote to stderr.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
