@@ -3,6 +3,7 @@
 use super::Failure;
 use crate::config::Config;
 use crate::coordinator::{Answer, Call, Coordinator, Peer};
+use crate::detect::namespace;
 use crate::error::Error;
 use crate::paths::Paths;
 use crate::store::OpenError;
@@ -19,7 +20,8 @@ impl Journal {
 
     /// Has one call answered, just as a daemon would.
     pub(super) fn call(&self, call: &Call) -> Result<Answer, Failure> {
-        let peer = Peer { pid: Some(std::process::id()) };
+        let pid_namespace = namespace::own().ok().map(|own| own.pid);
+        let peer = Peer { pid: Some(std::process::id()), pid_namespace };
         self.0.call(call, peer).map_err(|error| Failure::Refused(Box::new(error.to_response())))
     }
 }

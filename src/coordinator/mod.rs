@@ -7,8 +7,11 @@
 //! microseconds. A request is: lock, decide, probe the candidate, append to the journal, unlock,
 //! answer.
 
+mod allocate;
+mod assignments;
 mod call;
 mod census;
+mod instances;
 mod log;
 mod operations;
 mod owner;
@@ -46,10 +49,13 @@ const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
 const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who asks.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Peer {
     /// The client's own process, as the kernel says it (SO_PEERCRED, unix(7)).
     pub pid: Option<u32>,
+    /// The inode of its pid namespace, where it can be seen. A process never changes its own
+    /// (pid_namespaces(7)), so it is looked up once for a connection.
+    pub pid_namespace: Option<u64>,
 }
 
 /// The registry, its journal and the machine.

@@ -81,11 +81,7 @@ impl Inner {
     /// known: the client itself, whose true id the kernel tells.
     fn translate(&self, pid: u32, said_namespace: Option<u64>, peer: Peer) -> Option<u32> {
         let own = self.namespaces.map(|own| own.pid);
-        let theirs = match peer.pid {
-            Some(peer_pid) => namespace::of(peer_pid).ok().map(|ns| ns.pid).or(said_namespace),
-            None => said_namespace,
-        };
-        match (own, theirs) {
+        match (own, peer.pid_namespace.or(said_namespace)) {
             (Some(own), Some(theirs)) if own != theirs => {
                 peer.pid.filter(|peer_pid| namespace::innermost_pid(*peer_pid) == Some(pid))
             }

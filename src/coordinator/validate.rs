@@ -20,6 +20,9 @@ const MAX_DEPTH: usize = 32;
 /// The longest lease: a year, in seconds.
 const MAX_LEASE: u64 = 365 * 24 * 60 * 60;
 
+/// The most requests of one batch, and the most services of one `POST /assign`.
+const MAX_BATCH: usize = 64;
+
 /// The most suggestions that one answer gives.
 const MAX_SUGGESTIONS: usize = 1000;
 
@@ -115,6 +118,25 @@ pub(super) fn count(count: usize) -> Result<usize, Error> {
         Ok(count)
     } else {
         Err(Error::invalid("count", format!("must be from 1 to {MAX_SUGGESTIONS}, not {count}")))
+    }
+}
+
+/// Checks how many entries a list has.
+pub(super) fn entries(field: &str, count: usize) -> Result<(), Error> {
+    if (1..=MAX_BATCH).contains(&count) {
+        Ok(())
+    } else {
+        Err(Error::invalid(field, format!("must have from 1 to {MAX_BATCH} entries, not {count}")))
+    }
+}
+
+/// Says in which entry of a list a bad value stands.
+pub(super) fn within(error: Error, list: &str, index: usize) -> Error {
+    match error {
+        Error::InvalidValue { field, reason } => {
+            Error::InvalidValue { field: format!("{list}[{index}].{field}"), reason }
+        }
+        error => error,
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::connections::Connections;
 use super::listeners::{Bound, OwnPath};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Peer};
 use crate::detect::peer::{self, Credentials};
 use crate::detect::{namespace, sockets};
 use crate::http::{Caller, Connection, Entrance, Routes};
@@ -220,7 +220,7 @@ impl Server {
             return Connection { caller: Caller::Unknown, entrance: nowhere };
         };
         let caller = match sockets::peer_uid(local, peer) {
-            Ok(Some(uid)) => self.judge(uid, None),
+            Ok(Some(uid)) => self.judge(uid, Peer::default()),
             Ok(None) => Caller::Unknown,
             Err(error) => {
                 tracing::warn!("can't tell whose connection {peer} is: {error}");
@@ -234,16 +234,16 @@ impl Server {
         let Ok(Credentials { pid, uid }) = peer::credentials(stream) else {
             return Caller::Unknown;
         };
-        let namespace = pid.and_then(|pid| namespace::of(pid).ok()).map(|of| of.net);
+        let namespaces = pid.and_then(|pid| namespace::of(pid).ok());
         // What can't be seen (root's, or a process that hides itself) is taken for ours.
-        let is_foreign = namespace.is_some() && namespace != self.net_namespace;
-        match self.judge(uid, pid) {
+        let is_foreign = namespaces.is_some_and(|theirs| Some(theirs.net) != self.net_namespace);
+        match self.judge(uid, Peer { pid, pid_namespace: namespaces.map(|theirs| theirs.pid) }) {
             Caller::Trusted(_) if is_foreign => Caller::ForeignNamespace,
             caller => caller,
         }
     }
 
-    fn judge(&self, uid: u32, pid: Option<u32>) -> Caller {
-        if uid == self.uid || uid == 0 { Caller::Trusted(pid) } else { Caller::Stranger(uid) }
+    fn judge(&self, uid: u32, peer: Peer) -> Caller {
+        if uid == self.uid || uid == 0 { Caller::Trusted(peer) } else { Caller::Stranger(uid) }
     }
 }

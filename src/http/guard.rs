@@ -24,8 +24,8 @@ pub struct Connection {
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
-    /// This user, or root; with its process id where the kernel tells it.
-    Trusted(Option<u32>),
+    /// This user, or root; with what the kernel tells of the process.
+    Trusted(Peer),
     /// This user in another network namespace: its ports are not ours.
     ForeignNamespace,
     /// Another user.
@@ -48,14 +48,14 @@ const PORTLESS: [&str; 3] = ["/status", "/config", "/openapi.json"];
 
 /// Checks a request's head. Answers who asks.
 pub(super) fn check(connection: &Connection, head: &Parts) -> Result<Peer, Refusal> {
-    let pid = check_caller(connection.caller, head.uri.path())?;
+    let peer = check_caller(connection.caller, head.uri.path())?;
     check_host(connection.entrance, head)?;
     check_origin(connection.entrance, &head.headers)?;
     check_media_type(&head.headers)?;
-    Ok(Peer { pid })
+    Ok(peer)
 }
 
-fn check_caller(caller: Caller, path: &str) -> Result<Option<u32>, Refusal> {
+fn check_caller(caller: Caller, path: &str) -> Result<Peer, Refusal> {
     let forbidden = |error: String| {
         Refusal::new(
             StatusCode::FORBIDDEN,
@@ -65,8 +65,8 @@ fn check_caller(caller: Caller, path: &str) -> Result<Option<u32>, Refusal> {
         )
     };
     match caller {
-        Caller::Trusted(pid) => Ok(pid),
-        Caller::ForeignNamespace if PORTLESS.contains(&path) => Ok(None),
+        Caller::Trusted(peer) => Ok(peer),
+        Caller::ForeignNamespace if PORTLESS.contains(&path) => Ok(Peer::default()),
         Caller::ForeignNamespace => Err(Error::ForeignNamespace.into()),
         Caller::Stranger(uid) => {
             Err(forbidden(format!("this Styxy belongs to another user than yours (uid {uid})"))
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn code(entrance: Entrance, headers: &[(&str, &str)]) -> String {
-        let connection = Connection { caller: Caller::Trusted(None), entrance };
+        let connection = Connection { caller: Caller::Trusted(Peer::default()), entrance };
         match check(&connection, &head(headers)) {
             Ok(_) => "ok".to_owned(),
             Err(refusal) => refusal.body.code,

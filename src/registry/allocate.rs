@@ -9,7 +9,7 @@ use super::machine::Machine;
 use super::model::{
     Allocation, Assignment, AssignmentKey, Change, Lease, Moment, Owner, Reason, Service,
 };
-use super::tables::Entry;
+use super::reuse::{Reuse, granted_again, repeated};
 use super::{Event, Registry};
 use crate::api::{IfRunning, Moved, Protocol};
 use crate::config::ServiceType;
@@ -57,16 +57,6 @@ pub struct Granted {
     pub notes: Vec<String>,
 }
 
-/// What is decided about a named request whose service has an allocation already.
-enum Reuse {
-    /// Answer that one as it is.
-    AsItIs(Uuid),
-    /// It goes to the new owner.
-    HandOver(Uuid),
-    /// Make a new one beside these.
-    Another(Vec<Uuid>),
-}
-
 /// A port that was found, and what was passed over on the way.
 struct Pick {
     port: u16,
@@ -88,7 +78,7 @@ impl Registry {
         machine: &mut impl Machine,
         now: Moment,
     ) -> Result<Granted, Error> {
-        let service_type = self.service_type(&request.service_type)?;
+        self.service_type(&request.service_type)?;
         if let Some(entry) = self.tables.allocations.get(&request.lock_id) {
             return repeated(request, &entry.allocation);
         }
@@ -100,103 +90,23 @@ impl Registry {
             Reuse::HandOver(lock_id) => return Ok(self.hand_over(lock_id, request, now)),
             Reuse::Another(beside) => beside,
         };
-        self.make(request, &service_type, beside, machine, now)
+        self.make(request, beside, machine, now)
     }
 
     /// The service type of that name.
-    pub(super) fn service_type(&self, name: &str) -> Result<ServiceType, Error> {
+    pub(super) fn service_type(&self, name: &str) -> Result<&ServiceType, Error> {
         let services = &self.policy.services;
-        services.get(name).cloned().ok_or_else(|| Error::UnknownServiceType {
+        services.get(name).ok_or_else(|| Error::UnknownServiceType {
             given: name.to_owned(),
             nearest: None,
             known: services.keys().cloned().collect(),
         })
     }
 
-    /// Step 3 of the design: whether a named service's allocation answers this request too.
-    fn reuse(
-        &self,
-        request: &Request,
-        machine: &mut impl Machine,
-        now: Moment,
-    ) -> Result<Reuse, Error> {
-        let Some(name) = &request.service_name else {
-            return Ok(Reuse::Another(Vec::new()));
-        };
-        let mut running = self.service(request.project_path.as_deref(), name, request.protocol);
-        running.sort_by_key(|entry| (entry.allocation.allocated_at_ms, entry.allocation.lock_id));
-
-        let fits = |entry: &&&Entry| {
-            !request.exact || request.wish.is_none_or(|wish| wish == entry.allocation.port)
-        };
-        let same_owner = |entry: &&&Entry| {
-            let owner = entry.allocation.owner.map(|owner| owner.process);
-            owner.is_some() && owner == request.owner.map(|owner| owner.process)
-        };
-        if let Some(entry) = running.iter().filter(fits).find(same_owner) {
-            return Ok(Reuse::AsItIs(entry.allocation.lock_id));
-        }
-        for entry in running.iter().filter(fits) {
-            let allocation = &entry.allocation;
-            let owner_gone = allocation
-                .owner
-                .is_none_or(|owner| owner.implicit || !machine.is_alive(owner.process));
-            if owner_gone
-                && allocation.instance_id == request.instance_id
-                && machine.listener(allocation).is_none()
-            {
-                return Ok(Reuse::HandOver(allocation.lock_id));
-            }
-        }
-        match (running.first(), request.if_running) {
-            (Some(first), IfRunning::Refuse) => {
-                Err(Error::AlreadyRunning { running: Box::new(Self::entry_to_wire(first, now)) })
-            }
-            (Some(first), IfRunning::Reuse) => Ok(Reuse::AsItIs(first.allocation.lock_id)),
-            _ => Ok(Reuse::Another(running.iter().map(|entry| entry.allocation.lock_id).collect())),
-        }
-    }
-
-    /// The live allocations of a named service with just that protocol.
-    fn service(&self, project: Option<&str>, name: &str, protocol: Protocol) -> Vec<&Entry> {
-        let ids = self.tables.of_service(project, name).iter();
-        ids.filter_map(|lock_id| self.tables.allocations.get(lock_id))
-            .filter(|entry| entry.allocation.protocol == protocol)
-            .collect()
-    }
-
-    /// Gives an allocation that nobody uses to whoever asks now.
-    fn hand_over(&mut self, lock_id: Uuid, request: &Request, now: Moment) -> Granted {
-        let mut notes = self.other_port(lock_id, request);
-        if let Some(entry) = self.tables.allocations.get(&lock_id) {
-            let mut allocation = entry.allocation.clone();
-            // The name says which service it is; its new owner may know better what it is.
-            allocation.service_type.clone_from(&request.service_type);
-            allocation.owner = request.owner;
-            allocation.lease = self.lease_for(request, now, &mut notes);
-            allocation.taken_over = false;
-            self.record(Change::Allocation(allocation));
-        }
-        granted_again(lock_id, notes)
-    }
-
-    /// Why a service that has a port already does not get the one asked for.
-    fn other_port(&self, lock_id: Uuid, request: &Request) -> Vec<String> {
-        let port = self.allocation(lock_id).map(|allocation| allocation.port);
-        let told = request.wish.zip(port).filter(|(wish, port)| wish != port);
-        let tell = |(wish, port)| {
-            format!(
-                "not {wish}: this service has port {port} already (styxy release {lock_id} gives it back)"
-            )
-        };
-        told.map(tell).into_iter().collect()
-    }
-
     /// Steps 4 to 6: a port, an allocation, an assignment.
     fn make(
         &mut self,
         request: &Request,
-        service_type: &ServiceType,
         also_running: Vec<Uuid>,
         machine: &mut impl Machine,
         now: Moment,
@@ -208,7 +118,7 @@ impl Registry {
             .then(|| self.tables.free_slot(project, &request.service_type));
         let key = assignment_key(request, slot);
         let search = Search {
-            service_type,
+            service_type: self.service_type(&request.service_type)?,
             protocol: request.protocol,
             wish: request.wish,
             assigned: key
@@ -354,7 +264,12 @@ impl Registry {
     ///
     /// An explicit owner needs none. An implicit one may be dead already, and nothing else holds
     /// what has neither owner nor a registered instance: both get one.
-    fn lease_for(&self, request: &Request, now: Moment, notes: &mut Vec<String>) -> Option<Lease> {
+    pub(super) fn lease_for(
+        &self,
+        request: &Request,
+        now: Moment,
+        notes: &mut Vec<String>,
+    ) -> Option<Lease> {
         let length = request.lease.or_else(|| match (&request.owner, &request.instance_id) {
             (Some(owner), _) => owner.implicit.then_some(self.policy.default_lease),
             (None, Some(instance_id)) if self.tables.instances.contains_key(instance_id) => None,
@@ -443,24 +358,6 @@ impl Registry {
         self.record(Change::Allocation(allocation));
         Ok(lease)
     }
-}
-
-/// The same lock id again: the same allocation, if it is the same request.
-fn repeated(request: &Request, allocation: &Allocation) -> Result<Granted, Error> {
-    let same = request.service_type == allocation.service_type
-        && request.service_name == allocation.service_name
-        && request.project_path == allocation.project_path
-        && request.protocol == allocation.protocol;
-    if same {
-        Ok(granted_again(allocation.lock_id, Vec::new()))
-    } else {
-        let lock_id = allocation.lock_id.to_string();
-        Err(Error::LockIdConflict { lock_id, port: allocation.port })
-    }
-}
-
-fn granted_again(lock_id: Uuid, notes: Vec<String>) -> Granted {
-    Granted { lock_id, reused: true, also_running: Vec::new(), moved: None, notes }
 }
 
 /// Whose assignment a request uses and makes. Test runs leave none behind.

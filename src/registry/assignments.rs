@@ -46,7 +46,7 @@ impl Registry {
             return Ok((self.tables.assignments[&key].clone(), None));
         }
         let search = Search {
-            service_type: &service_type,
+            service_type,
             protocol: Protocol::Tcp,
             wish: wanted.wish,
             assigned: None,
@@ -57,7 +57,7 @@ impl Registry {
             Some((_, origin)) if before.is_some() && origin != Origin::Wish => before,
             found => found.map(|(port, _)| port),
         };
-        let port = port.ok_or_else(|| self.exhausted(&wanted.service_type, &service_type))?;
+        let port = port.ok_or_else(|| self.exhausted(&wanted.service_type, service_type))?;
         if let Some(other) = self.tables.assigned_to_other(port, Some(&key)).cloned() {
             self.record(Change::AssignmentRemoved { key: other });
         }
@@ -100,7 +100,7 @@ impl Registry {
     ) -> Result<Vec<u16>, Error> {
         let service_type = self.service_type(service_type)?;
         let search = Search {
-            service_type: &service_type,
+            service_type,
             protocol: Protocol::Tcp,
             wish: None,
             assigned: None,

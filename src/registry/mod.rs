@@ -16,6 +16,7 @@ mod machine;
 mod model;
 mod policy;
 mod port_set;
+mod reuse;
 mod tables;
 #[cfg(test)]
 mod tests;

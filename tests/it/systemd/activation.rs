@@ -2,7 +2,7 @@
 
 use super::machine::Machine;
 use super::user::UNITS;
-use super::wait::{eventually, finish};
+use crate::support::{PATIENCE, eventually, finish};
 
 #[test]
 fn the_units_are_well_formed() {
@@ -10,8 +10,7 @@ fn the_units_are_well_formed() {
     let ada = machine.ada();
     let mut verify = ada.command("systemd-analyze");
     verify.args(["verify", "--user", "--man=no"]).args(UNITS);
-    let said = finish(&mut verify);
-    said.expect();
+    let said = finish(&mut verify).ok();
     assert_eq!(said.stderr, "", "no warning about any directive");
 }
 
@@ -33,7 +32,7 @@ fn enabled_and_not_running_it_answers_and_is_active() {
 
     // The journal has the line with its fields.
     let port = answer["port"].to_string();
-    let entry = eventually(|| {
+    let entry = eventually(PATIENCE, || {
         let found = machine.run(
             "journalctl",
             &[
@@ -61,8 +60,8 @@ fn a_hundred_clients_at_once_get_one_daemon_and_an_answer_each() {
             curl --silent --show-error --fail --max-time 20 127.0.0.1:9876/allocate \
                 --json '{\"service_type\":\"test\",\"lease_seconds\":600}' >tcp.$n 2>&1 &
         done; wait; cat unix.*; cat tcp.* | grep --only-matching '\"success\":true' | wc --lines";
-    let said = ada.shell(script);
-    let lines: Vec<&str> = said.expect().lines().collect();
+    let said = ada.shell(script).ok();
+    let lines: Vec<&str> = said.text().lines().collect();
     assert_eq!(lines.len(), 51, "{lines:#?}");
     assert!(lines.iter().all(|line| line.parse::<u16>().is_ok()), "{lines:#?}");
     assert_eq!(lines[50], "50", "all over TCP were answered");
@@ -72,15 +71,31 @@ fn a_hundred_clients_at_once_get_one_daemon_and_an_answer_each() {
 }
 
 #[test]
+fn what_cannot_be_served_is_closed_and_the_rest_served() {
+    let Some(machine) = Machine::start() else { return };
+    let ada = machine.ada();
+    // Two more descriptors, of kinds that are none of the daemon's.
+    ada.edit("styxy-unix.socket", "[Socket]\nListenDatagram=%t/datagram\nListenFIFO=%t/fifo\n");
+    ada.enable();
+    ada.styxy(&["allocate", "-s", "dev", "--lease", "10m"]).ok().port();
+    ada.shell("curl --silent --fail --max-time 20 127.0.0.1:9876/status").ok();
+    let status = ada.ask(&["daemon", "status"]);
+    assert_eq!(status["problems"].as_array().map(Vec::len), Some(2), "{status:#}");
+    assert!(machine.journal().contains("is no TCP or unix stream listener"));
+    let open = ada.shell(&format!("readlink /proc/{}/fd/*", ada.service_pid()));
+    assert!(!open.ok().text().contains("/fifo"), "it is closed");
+}
+
+#[test]
 fn the_status_line_counts_ports_and_projects() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
     ada.enable();
     ada.shell("mkdir -p a/.git b/.git && for n in 1 2 3; do styxy allocate -s dev --lease 10m --project a; done")
-        .expect();
+        .ok();
     ada.becomes("styxy.service", "StatusText", "3 ports for 1 project");
     let one = ada.ask(&["allocate", "-s", "dev", "--lease", "10m", "--project", "b"]);
     ada.becomes("styxy.service", "StatusText", "4 ports for 2 projects");
-    ada.styxy(&["release", one["lock_id"].as_str().expect("a lock id")]).expect();
+    ada.styxy(&["release", one["lock_id"].as_str().expect("a lock id")]).ok();
     ada.becomes("styxy.service", "StatusText", "3 ports for 1 project");
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::machine::Machine;
 use super::user::User;
-use super::wait::eventually;
+use crate::support::{PATIENCE, eventually};
 
 const ALLOCATE: &str = "curl --silent --max-time 20 127.0.0.1:9876/allocate \
                         --json '{\"service_type\":\"dev\",\"lease_seconds\":600}' \
@@ -15,15 +15,15 @@ const ALLOCATE: &str = "curl --silent --max-time 20 127.0.0.1:9876/allocate \
 /// Asks for a port over HTTP: status and body.
 #[track_caller]
 fn allocate(ada: &User<'_>) -> (String, Value) {
-    let said = ada.shell(ALLOCATE);
-    let (body, status) = said.expect().rsplit_once('\n').expect("a body and a status");
+    let said = ada.shell(ALLOCATE).ok();
+    let (body, status) = said.text().rsplit_once('\n').expect("a body and a status");
     (status.to_owned(), serde_json::from_str(body).expect("JSON"))
 }
 
 /// It goes on as the same process, and allocates again.
 #[track_caller]
 fn recovers(ada: &User<'_>, pid: u32) {
-    eventually(|| match allocate(ada) {
+    eventually(PATIENCE, || match allocate(ada) {
         (status, _) if status == "201" => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -49,7 +49,7 @@ fn a_bad_configuration_is_said_and_the_rest_of_it_counts() {
 fn with_an_unreadable_state_directory_it_serves_says_so_and_recovers() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
-    ada.shell("mkdir -p .local/state/styxy && chmod 0 .local/state/styxy").expect();
+    ada.shell("mkdir -p .local/state/styxy && chmod 0 .local/state/styxy").ok();
     ada.enable();
     let (status, body) = allocate(&ada);
     assert_eq!((status.as_str(), body["code"].as_str()), ("507", Some("state_not_writable")));
@@ -60,13 +60,13 @@ fn with_an_unreadable_state_directory_it_serves_says_so_and_recovers() {
     assert_eq!(refused.status.code(), Some(74), "{refused:?}");
     assert!(refused.stderr.contains(".local/state/styxy"), "{refused:?}");
     assert!(machine.journal().contains("Permission denied"), "{}", machine.journal());
-    eventually(|| {
+    eventually(PATIENCE, || {
         let text = ada.show("styxy.service", "StatusText");
         let is_said = text.contains("Permission denied");
         is_said.then_some(()).ok_or(text)
     });
 
-    ada.shell("chmod 700 .local/state/styxy").expect();
+    ada.shell("chmod 700 .local/state/styxy").ok();
     recovers(&ada, pid);
 }
 
@@ -74,11 +74,11 @@ fn with_an_unreadable_state_directory_it_serves_says_so_and_recovers() {
 fn with_a_full_disk_it_serves_says_so_and_recovers() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
-    ada.shell("mkdir -p .local/state").expect();
+    ada.shell("mkdir -p .local/state").ok();
     let disk = ada.home(".local/state");
     let disk = disk.to_str().expect("UTF-8");
     let options = format!("size=64k,mode=700,uid={0},gid={0}", ada.id());
-    machine.run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", disk]).expect();
+    machine.run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", disk]).ok();
     // The user manager was there before: it sees the same mounts.
     let full = format!("cat /dev/zero >{disk}/filler");
     assert!(!ada.shell(&full).status.success(), "it is full");

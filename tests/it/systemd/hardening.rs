@@ -1,13 +1,14 @@
 //! The service may do little, and still sees who holds a port.
 
 use super::machine::Machine;
+use crate::support::{PATIENCE, eventually};
 
 #[test]
 fn with_the_hardening_in_force_check_names_the_process_behind_a_port() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
     ada.enable();
-    ada.ask(&["list"]);
+    ada.wake();
     let pid = ada.service_pid();
     let status = std::fs::read_to_string(machine.root(&format!("proc/{pid}/status")));
     let status = status.expect("it runs");
@@ -23,8 +24,8 @@ fn with_the_hardening_in_force_check_names_the_process_behind_a_port() {
     let its = std::fs::read_link(machine.root(&format!("proc/{pid}/ns/user")));
     assert_eq!(its.expect("a namespace"), own, "no user namespace");
 
-    let listener = ada.leave_running("python3 -m http.server --bind 127.0.0.1 8765");
-    super::wait::eventually(|| {
+    let listener = ada.listener(8765);
+    eventually(PATIENCE, || {
         let check = ada.styxy(&["check", "8765", "--json"]);
         let answer: serde_json::Value =
             serde_json::from_str(&check.stdout).map_err(|error| format!("{error}: {check:?}"))?;
@@ -36,8 +37,8 @@ fn with_the_hardening_in_force_check_names_the_process_behind_a_port() {
     // What it watches by: the death of an owner is seen at once, through a pidfd.
     let owner = ada.owner();
     ada.ask(&["allocate", "-s", "dev", "--pid", &owner.to_string()]);
-    ada.shell(&format!("kill {owner}")).expect();
-    super::wait::eventually(|| match ada.lock_ids() {
+    ada.shell(&format!("kill {owner}")).ok();
+    eventually(PATIENCE, || match ada.lock_ids() {
         none if none.is_empty() => Ok(()),
         some => Err(format!("{some:?}")),
     });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::machine::Machine;
 use super::user::User;
-use super::wait::eventually;
+use crate::support::{PATIENCE, eventually, full};
 
 /// The shortest that the configuration allows.
 const SHORT: &str = "[daemon]\nidle_exit = \"50ms\"\n";
@@ -22,12 +22,12 @@ fn after_the_last_allocation_and_the_idle_time_no_process_is_left() {
     let held = ada.ask(&["allocate", "-s", "dev", "--pid", &owner.to_string()]);
     ada.ask(&["instance", "register", "agent"]);
     let pid = ada.service_pid();
-    ada.styxy(&["release", held["lock_id"].as_str().expect("a lock id")]).expect();
+    ada.styxy(&["release", held["lock_id"].as_str().expect("a lock id")]).ok();
     // The instance alone holds it: ten times the idle time go by.
     sleep(Duration::from_millis(500));
     assert_eq!(ada.service_pid(), pid, "a registered instance needs it");
 
-    ada.styxy(&["instance", "remove", "agent"]).expect();
+    ada.styxy(&["instance", "remove", "agent"]).ok();
     ada.becomes("styxy.service", "ActiveState", "inactive");
     assert!(ada.styxy_processes().is_empty());
     assert_eq!(ada.show("styxy.service", "Result"), "success");
@@ -46,8 +46,8 @@ fn the_death_of_the_last_owner_is_a_reason_to_leave() {
     ada.ask(&["allocate", "-s", "dev", "--pid", &owner.to_string()]);
     sleep(Duration::from_millis(200));
     assert_ne!(ada.service_pid(), 0, "an allocation needs it");
-    ada.shell(&format!("kill {owner}")).expect();
-    eventually(|| match ada.styxy_processes() {
+    ada.shell(&format!("kill {owner}")).ok();
+    eventually(PATIENCE, || match ada.styxy_processes() {
         none if none.is_empty() => Ok(()),
         some => Err(format!("{some:?}")),
     });
@@ -59,8 +59,8 @@ fn a_client_that_comes_at_the_moment_of_the_idle_exit_is_answered() {
     let ada = machine.ada();
     ada.configure(SHORT);
     ada.enable();
-    ada.ask(&["list"]);
-    let rounds = if super::full() { 1_000 } else { 100 };
+    ada.wake();
+    let rounds = if full() { 1_000 } else { 100 };
     let left = machine.in_network(|| {
         let mut pause = Duration::from_millis(50);
         let mut known = None;

@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use super::user::User;
-use super::wait::{Output, eventually, finish};
+use crate::support::{Output, PATIENCE, eventually, finish, is_root, skip};
 
 /// The users that it has: name and id. No real user has such an id.
 pub(super) const USERS: [(&str, u32); 2] = [("ada", 61_001), ("bob", 61_002)];
@@ -36,7 +36,7 @@ impl Machine {
         match Self::try_start() {
             Ok(machine) => Some(machine),
             Err(reason) => {
-                super::skip(&reason);
+                skip(&reason);
                 None
             }
         }
@@ -44,7 +44,7 @@ impl Machine {
 
     fn try_start() -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
+        if !is_root() {
             return Err("only root can make a machine".to_owned());
         }
         if !Path::new("/lib/systemd/systemd").exists() {
@@ -77,7 +77,7 @@ impl Machine {
         let children = fs::read_to_string(children).map_err(|error| error.to_string())?;
         let pid = children.trim().parse().map_err(|_| format!("its init: {children:?}"))?;
         let machine = Self { dir, init, pid, cgroup: name };
-        eventually(|| {
+        eventually(PATIENCE, || {
             let journal = machine.root("run/systemd/journal/stdout");
             journal.exists().then_some(()).ok_or_else(|| "no journal yet".to_owned())
         });

@@ -4,14 +4,14 @@ use std::net::TcpStream;
 
 use super::machine::Machine;
 use super::user::UNITS;
-use super::wait::eventually;
+use crate::support::{PATIENCE, eventually};
 
 #[test]
 fn where_9876_is_taken_the_unix_socket_works() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
-    ada.leave_running("python3 -m http.server --bind 127.0.0.1 9876");
-    eventually(|| {
+    ada.listener(9876);
+    eventually(PATIENCE, || {
         let taken = machine.in_network(|| TcpStream::connect("127.0.0.1:9876"));
         taken.map_err(|error| error.to_string())
     });
@@ -20,8 +20,7 @@ fn where_9876_is_taken_the_unix_socket_works() {
     assert_eq!(ada.show("styxy.socket", "ActiveState"), "failed");
     assert_eq!(ada.show("styxy-unix.socket", "ActiveState"), "active");
 
-    let port = ada.styxy(&["allocate", "-s", "dev", "--lease", "10m"]);
-    assert!(port.expect().parse::<u16>().is_ok(), "{port:?}");
+    ada.styxy(&["allocate", "-s", "dev", "--lease", "10m"]).ok().port();
     let status = ada.ask(&["daemon", "status"]);
     assert_eq!(status["pid"], ada.service_pid());
     let socket = format!("unix:/run/user/{}/styxy/styxy.sock", ada.id());
@@ -43,7 +42,7 @@ fn of_two_users_the_second_is_served_too_and_each_sees_only_its_own() {
 
     // Bob reaches the port of Ada's daemon, and is refused.
     let refused = bob.shell("curl --silent --max-time 20 127.0.0.1:9876/allocations");
-    assert!(refused.expect().contains("forbidden_peer"), "{refused:?}");
+    assert_eq!(refused.ok().json()["code"], "forbidden_peer");
     let socket = format!("/run/user/{}/styxy/styxy.sock", ada.id());
     let refused = bob.shell(&format!("curl --silent --unix-socket {socket} localhost/allocations"));
     assert!(!refused.status.success(), "{refused:?}");
@@ -56,7 +55,7 @@ fn a_stop_stops_both_sockets_and_the_service_until_somebody_wants_it_again() {
     ada.enable();
     let curl = "curl --silent --fail --max-time 20 127.0.0.1:9876/status";
     let stops = || {
-        ada.styxy(&["daemon", "stop"]).expect();
+        ada.styxy(&["daemon", "stop"]).ok();
         for unit in UNITS {
             assert_eq!(ada.show(unit, "ActiveState"), "inactive", "{unit}");
         }
@@ -64,13 +63,13 @@ fn a_stop_stops_both_sockets_and_the_service_until_somebody_wants_it_again() {
         assert_eq!(refused.status.code(), Some(7), "CURLE_COULDNT_CONNECT: {refused:?}");
         assert!(ada.styxy_processes().is_empty());
     };
-    ada.shell(curl).expect();
+    ada.shell(curl).ok();
     stops();
-    ada.styxy(&["daemon", "start"]).expect();
-    ada.shell(curl).expect();
+    ada.styxy(&["daemon", "start"]).ok();
+    ada.shell(curl).ok();
     stops();
-    ada.styxy(&["allocate", "-s", "dev"]).expect();
-    ada.shell(curl).expect();
+    ada.styxy(&["allocate", "-s", "dev"]).ok();
+    ada.shell(curl).ok();
     assert_eq!(ada.show("styxy.service", "ActiveState"), "active");
     assert_eq!(ada.styxy_processes(), [ada.service_pid()], "no background daemon");
 }

@@ -2,14 +2,14 @@
 
 use super::machine::Machine;
 use super::user::{UNITS, User};
-use super::wait::eventually;
+use crate::support::{PATIENCE, eventually};
 
 /// Starts a daemon in the background, before the units are there, with five allocations of
 /// processes that live on. Answers their lock ids.
 fn background(ada: &User<'_>) -> Vec<String> {
     // A manager that doesn't have the units can't start them.
     for unit in UNITS {
-        ada.systemctl(&["mask", "--runtime", unit]).expect();
+        ada.systemctl(&["mask", "--runtime", unit]).ok();
     }
     let ids = ada.allocate_for_owners(5);
     assert_eq!(ada.ask(&["daemon", "status"])["socket_activated"], false);
@@ -18,7 +18,7 @@ fn background(ada: &User<'_>) -> Vec<String> {
 }
 
 fn unmask(ada: &User<'_>, units: &[&str]) {
-    ada.systemctl(&[&["unmask", "--runtime"], units].concat()).expect();
+    ada.systemctl(&[&["unmask", "--runtime"], units].concat()).ok();
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_background_daemon_with_five_allocations_gives_way_to_the_units() {
     assert!(!former.contains(&ada.service_pid()));
     // Plain HTTP too: the port is systemd's now.
     assert_eq!(ada.show("styxy.socket", "SubState"), "running");
-    ada.shell("curl --silent --fail --max-time 20 127.0.0.1:9876/status").expect();
+    ada.shell("curl --silent --fail --max-time 20 127.0.0.1:9876/status").ok();
     assert_eq!(ada.show("styxy-unix.socket", "SubState"), "running");
     assert!(machine.root(&format!("run/user/{}/styxy/styxy.sock", ada.id())).exists());
 }
@@ -47,7 +47,7 @@ fn the_service_itself_ends_a_background_daemon_that_it_finds() {
     let ids = background(&ada);
     // Without the socket that would have ended it already.
     unmask(&ada, &["styxy-unix.socket", "styxy.service"]);
-    ada.systemctl(&["start", "styxy-unix.socket"]).expect();
+    ada.systemctl(&["start", "styxy-unix.socket"]).ok();
     assert_eq!(ada.lock_ids(), ids);
     assert_eq!(ada.ask(&["daemon", "status"])["socket_activated"], true);
     assert_eq!(ada.styxy_processes(), [ada.service_pid()]);
@@ -60,18 +60,18 @@ fn a_background_daemon_that_does_not_end_is_served_beside_and_taken_over_later()
     let ada = machine.ada();
     let ids = background(&ada);
     let former = ada.styxy_processes()[0];
-    ada.shell(&format!("kill -STOP {former}")).expect();
+    ada.shell(&format!("kill -STOP {former}")).ok();
     unmask(&ada, &["styxy-unix.socket", "styxy.service"]);
-    ada.systemctl(&["start", "styxy-unix.socket"]).expect();
+    ada.systemctl(&["start", "styxy-unix.socket"]).ok();
     let socket = format!("/run/user/{}/styxy/styxy.sock", ada.id());
     let curl = format!("curl --silent --max-time 30 --unix-socket {socket} localhost/allocate");
     let refused = ada.shell(&format!("{curl} --json '{{\"service_type\":\"dev\"}}'"));
-    assert!(refused.expect().contains("state_not_writable"), "{refused:?}");
+    assert_eq!(refused.ok().json()["code"], "state_not_writable");
     let status = ada.ask(&["daemon", "status"]);
     assert!(status["problems"].to_string().contains(&former.to_string()), "{status:#}");
 
-    ada.shell(&format!("kill -CONT {former}")).expect();
-    eventually(|| {
+    ada.shell(&format!("kill -CONT {former}")).ok();
+    eventually(PATIENCE, || {
         let now = ada.lock_ids();
         (now == ids).then_some(()).ok_or_else(|| format!("{now:?}"))
     });
@@ -83,14 +83,14 @@ fn a_background_daemon_leaves_too_when_nobody_needs_it() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
     ada.configure("[daemon]\nidle_exit = \"50ms\"\n");
-    ada.systemctl(&["mask", "--runtime", "styxy.socket", "styxy-unix.socket"]).expect();
+    ada.systemctl(&["mask", "--runtime", "styxy.socket", "styxy-unix.socket"]).ok();
     // Each command comes in another moment of the daemon's life, and is answered.
     let script = "for n in $(seq 40); do
             styxy --quiet suggest dev --count 1 || exit 1
             sleep 0.0$((20 + n))
         done";
-    ada.shell(script).expect();
-    eventually(|| match ada.styxy_processes() {
+    ada.shell(script).ok();
+    eventually(PATIENCE, || match ada.styxy_processes() {
         none if none.is_empty() => Ok(()),
         some => Err(format!("{some:?}")),
     });

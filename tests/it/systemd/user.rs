@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::machine::Machine;
-use super::wait::{Output, eventually, finish};
+use crate::support::{Output, PATIENCE, eventually, finish};
 
 /// Every unit of Styxy.
 pub(super) const UNITS: [&str; 3] = ["styxy.socket", "styxy-unix.socket", "styxy.service"];
@@ -53,7 +53,7 @@ impl<'a> User<'a> {
             .spawn()
             .expect("nsenter(1)");
         let user = Self { machine, name, id, manager };
-        eventually(|| {
+        eventually(PATIENCE, || {
             let state = user.systemctl(&["is-system-running"]);
             let is_up = ["running", "degraded"].contains(&state.stdout.trim());
             is_up.then_some(()).ok_or_else(|| format!("{state:#?}"))
@@ -103,7 +103,7 @@ impl<'a> User<'a> {
     #[track_caller]
     pub(super) fn ask(&self, args: &[&str]) -> Value {
         let output = finish(self.command("styxy").args(args).arg("--json"));
-        serde_json::from_str(output.expect()).expect("JSON")
+        serde_json::from_str(output.ok().text()).expect("JSON")
     }
 
     /// Runs `systemctl --user ARGS`.
@@ -115,20 +115,20 @@ impl<'a> User<'a> {
     /// `systemctl --user enable --now styxy.socket`, as the manual says.
     #[track_caller]
     pub(super) fn enable(&self) {
-        self.systemctl(&["enable", "--now", "styxy.socket"]).expect();
+        self.systemctl(&["enable", "--now", "styxy.socket"]).ok();
     }
 
     /// A property of a unit.
     #[track_caller]
     pub(super) fn show(&self, unit: &str, property: &str) -> String {
         let property = format!("--property={property}");
-        self.systemctl(&["show", "--value", &property, unit]).expect().to_owned()
+        self.systemctl(&["show", "--value", &property, unit]).ok().text().to_owned()
     }
 
     /// Waits until a property of a unit has a value.
     #[track_caller]
     pub(super) fn becomes(&self, unit: &str, property: &str, value: &str) {
-        eventually(|| {
+        eventually(PATIENCE, || {
             let now = self.show(unit, property);
             (now == value).then_some(()).ok_or_else(|| format!("{property} of {unit} is {now}"))
         });
@@ -145,7 +145,7 @@ impl<'a> User<'a> {
     pub(super) fn signal_service(&self, signal: &str) {
         let pid = self.service_pid();
         assert_ne!(pid, 0, "it runs");
-        self.shell(&format!("kill -{signal} {pid}")).expect();
+        self.shell(&format!("kill -{signal} {pid}")).ok();
     }
 
     /// Adds to a unit what `systemctl edit` would.
@@ -153,7 +153,7 @@ impl<'a> User<'a> {
     pub(super) fn edit(&self, unit: &str, text: &str) {
         let path = self.home(&format!(".config/systemd/user/{unit}.d/test.conf"));
         self.write(&path, text);
-        self.systemctl(&["daemon-reload"]).expect();
+        self.systemctl(&["daemon-reload"]).ok();
     }
 
     /// Writes `config.toml`.
@@ -167,7 +167,7 @@ impl<'a> User<'a> {
     pub(super) fn write(&self, path: &Path, text: &str) {
         let script = "mkdir -p \"$(dirname \"$1\")\" && printf %s \"$2\" >\"$1\"";
         let mut command = self.command("sh");
-        finish(command.args(["-c", script, "sh"]).arg(path).arg(text)).expect();
+        finish(command.args(["-c", script, "sh"]).arg(path).arg(text)).ok();
     }
 
     /// Something in the home directory.
@@ -178,7 +178,7 @@ impl<'a> User<'a> {
     /// The processes of this user whose program is Styxy, as the machine numbers them.
     pub(super) fn styxy_processes(&self) -> Vec<u32> {
         let output = self.shell("pgrep -x -u $(id -u) styxy || true");
-        output.expect().lines().map(|line| line.parse().expect("a pid")).collect()
+        output.ok().text().lines().map(|line| line.parse().expect("a pid")).collect()
     }
 
     /// Starts a command in a session of its own that lives as long as the machine, and answers its
@@ -186,7 +186,22 @@ impl<'a> User<'a> {
     #[track_caller]
     pub(super) fn leave_running(&self, command: &str) -> u32 {
         let script = format!("setsid {command} >/dev/null 2>&1 & echo $!");
-        self.shell(&script).expect().parse().expect("a pid")
+        self.shell(&script).ok().text().parse().expect("a pid")
+    }
+
+    /// Starts a process that listens on a port of 127.0.0.1.
+    #[track_caller]
+    pub(super) fn listener(&self, port: u16) -> u32 {
+        let address = format!("(\"127.0.0.1\", {port})");
+        self.leave_running(&format!(
+            "python3 -c 'import socket, time; s = socket.create_server({address}); time.sleep(3600)'"
+        ))
+    }
+
+    /// Has the daemon answer.
+    #[track_caller]
+    pub(super) fn wake(&self) {
+        self.styxy(&["list"]).ok();
     }
 
     /// Starts a process that lives as long as the machine.
