@@ -189,3 +189,23 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
     let made = std::fs::symlink_metadata(path)?;
     Ok((listener, OwnPath { path: path.to_owned(), identity: (made.dev(), made.ino()) }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_removed_only_while_it_is_its_own() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("styxy/styxy.sock");
+        let (listener, own) = bind_unix(&path)?;
+        assert!(bind_unix(&path).is_err(), "somebody listens there");
+        drop(listener);
+        let (_listener, next) = bind_unix(&path)?;
+        own.remove();
+        assert!(path.exists(), "it is the next one's");
+        next.remove();
+        assert!(!path.exists());
+        Ok(())
+    }
+}

@@ -42,6 +42,8 @@ fn a_bad_configuration_is_said_and_the_rest_of_it_counts() {
     let status = ada.ask(&["daemon", "status"]);
     assert!(status["problems"].to_string().contains("config.toml"), "{status:#}");
     assert!(machine.journal().contains("config.toml"), "{}", machine.journal());
+    let doctor = ada.styxy(&["doctor"]);
+    assert!(doctor.stdout.contains("config.toml"), "{}", doctor.whole());
     assert_eq!(ada.show("styxy.service", "ActiveState"), "active");
 }
 
@@ -59,6 +61,8 @@ fn with_an_unreadable_state_directory_it_serves_says_so_and_recovers() {
     let refused = ada.styxy(&["allocate", "-s", "dev"]);
     assert_eq!(refused.status.code(), Some(74), "{refused:?}");
     assert!(refused.stderr.contains(".local/state/styxy"), "{refused:?}");
+    let doctor = ada.styxy(&["doctor"]).exits(1);
+    assert!(doctor.stdout.contains("Permission denied"), "{}", doctor.whole());
     assert!(machine.journal().contains("Permission denied"), "{}", machine.journal());
     eventually(PATIENCE, || {
         let text = ada.show("styxy.service", "StatusText");
@@ -87,8 +91,13 @@ fn with_a_full_disk_it_serves_says_so_and_recovers() {
     assert_eq!((status.as_str(), body["code"].as_str()), ("507", Some("state_not_writable")));
     let pid = ada.service_pid();
     assert!(body["error"].as_str().is_some_and(|it| it.contains("space")), "{body:#}");
-    let refused = ada.styxy(&["allocate", "-s", "dev"]);
-    assert_eq!(refused.status.code(), Some(74), "{refused:?}");
+    ada.styxy(&["allocate", "-s", "dev"]).exits(74).complains("space");
+    let doctor = ada.styxy(&["doctor"]);
+    assert!(
+        doctor.stdout.contains("space") || doctor.stdout.contains("full"),
+        "{}",
+        doctor.whole()
+    );
 
     fs::remove_file(machine.root(&disk[1..]).join("filler")).expect("it is there");
     recovers(&ada, pid);

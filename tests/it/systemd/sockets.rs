@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, eventually};
 fn where_9876_is_taken_the_unix_socket_works() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
-    ada.listener(9876);
+    let holder = ada.listener(9876);
     eventually(PATIENCE, || {
         let taken = machine.in_network(|| TcpStream::connect("127.0.0.1:9876"));
         taken.map_err(|error| error.to_string())
@@ -25,6 +25,10 @@ fn where_9876_is_taken_the_unix_socket_works() {
     assert_eq!(status["pid"], ada.service_pid());
     let socket = format!("unix:/run/user/{}/styxy/styxy.sock", ada.id());
     assert_eq!(status["listening"], serde_json::json!([socket]));
+
+    let doctor = ada.styxy(&["doctor"]);
+    let named = format!("(python3, pid {holder}) listens on 127.0.0.1:9876");
+    assert!(doctor.stdout.contains(&named), "{}", doctor.whole());
 }
 
 #[test]
