@@ -529,6 +529,50 @@ pub struct AllocationsResponse {
     pub allocations: Vec<Allocation>,
 }
 
+/// The answer to `GET /scan`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScanResponse {
+    /// The ports that were looked at, such as `3000-9999`.
+    pub scan_range: String,
+    /// By port, TCP before UDP: one entry for each port and transport protocol.
+    pub ports_in_use: Vec<PortInUse>,
+}
+
+/// A port that is allocated, or that a program uses, or both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortInUse {
+    /// The port.
+    pub port: u16,
+    /// The allocation that has it.
+    pub allocated_to: Option<Allocation>,
+    /// Who uses it; null while nobody listens there yet.
+    pub system_usage: Option<SystemUsage>,
+}
+
+/// The data of the event `released`: the allocation as it was, and why it ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Released {
+    /// As it was.
+    #[serde(flatten)]
+    pub allocation: Allocation,
+    /// Why: `released`, `forced`, `owner_died`, `listener_gone`, `lease_expired`, `instance_lost`.
+    pub reason: String,
+}
+
+/// The data of the event `instance_lost`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceLost {
+    /// The instance that died or fell silent.
+    pub instance_id: String,
+}
+
+/// The data of the event `lagged`: the reader was slower than things happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lagged {
+    /// How many events it did not get.
+    pub missed: u64,
+}
+
 /// Every refusal, whatever its status.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorResponse {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use values::{Transport, key_value, lease, loopback, variable};
+use values::{Transport, key_value, lease, loopback, port_range, variable};
 
 /// The service type of whoever names none.
 pub(super) const DEFAULT_TYPE: &str = "dev";
@@ -50,10 +50,13 @@ pub(super) enum Command {
     Run(Run),
     Allocate(Allocate),
     Get(Get),
+    Wait(Wait),
     Release(Release),
     Check(Check),
     Suggest(Suggest),
     List(List),
+    Watch(Watch),
+    Scan(Scan),
     #[command(subcommand)]
     Instance(Instance),
     Cleanup(Cleanup),
@@ -201,6 +204,27 @@ pub(super) struct Get {
     pub(super) url: bool,
 }
 
+/// Wait until servers listen, and print their URLs
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Only the allocation's own server counts, not just anybody on that port. What isn't allocated yet is
+waited for too; what ends without having listened ends the wait. A name is one of this project.
+
+Examples:
+  styxy wait web
+  styxy wait web api --timeout 2m && npm test
+
+Exit code: 1 if one doesn't listen in time, with who listens instead, or has ended.")]
+pub(super) struct Wait {
+    /// What to wait for: names, ports, lock ids
+    #[arg(required = true, value_name = "NAME|PORT|LOCK_ID")]
+    pub(super) targets: Vec<String>,
+    /// How long to wait, such as 30s
+    #[arg(long, value_name = "DURATION", default_value = "30s",
+          value_parser = humantime::parse_duration)]
+    pub(super) timeout: Duration,
+}
+
 /// Release allocations
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -259,6 +283,7 @@ pub(super) struct Suggest {
 #[command(after_help = "Examples:
   styxy list
   styxy list --here
+  styxy list --watch
   styxy list --json | jq '.allocations[].port'")]
 pub(super) struct List {
     /// Only those of the project in this directory
@@ -267,6 +292,28 @@ pub(super) struct List {
     /// Only those of this project
     #[arg(long, conflicts_with = "project")]
     pub(super) here: bool,
+    /// Go on, and show it again whenever it changes
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+/// Print what happens, a line each, until interrupted
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy watch
+  styxy watch --json | jq 'select(.event == \"conflict\")'")]
+pub(super) struct Watch {}
+
+/// List the ports that are in use, allocated or not, and who uses them
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy scan
+  styxy scan 3000-9999
+  styxy scan 5432 --json")]
+pub(super) struct Scan {
+    /// The ports: one, or first-last
+    #[arg(default_value = "1-65535", value_parser = port_range)]
+    pub(super) range: (u16, u16),
 }
 
 /// Manage instances: registered clients such as agents and editors

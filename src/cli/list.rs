@@ -1,20 +1,28 @@
 //! `styxy list`: who has which port.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::styling::AnsiColor;
 use serde_json::Value;
 
 use super::args::List;
-use super::context::{Context, project_at, project_here};
+use super::context::{Context, project_at, project_here, read};
 use super::failure::{Exit, Failed};
+use super::feed::{Feed, News};
 use super::output::{self, Cell, Table, View, printable, short};
 use super::words;
 use crate::api::{Allocation, AllocationState, AllocationsResponse};
 use crate::coordinator::{Answer, Call};
 
+/// How long to wait for more of what happens at once.
+const TOGETHER: Duration = Duration::from_millis(20);
+
 pub(super) fn run(context: &Context, args: &List) -> Result<ExitCode, Failed> {
     let project = wanted_project(args)?;
+    if args.watch {
+        return watch(context, project.as_deref());
+    }
     let mut answer = context.ask(&Call::Allocations)?;
     if let Some(project) = &project {
         answer.body = only_of(&answer, project)?;
@@ -26,6 +34,41 @@ pub(super) fn run(context: &Context, args: &List) -> Result<ExitCode, Failed> {
         table(&View::current(), &list.allocations).render(headers(&list.allocations))
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the list whenever it is another one than before: on a terminal in place of the last, else
+/// below it.
+fn watch(context: &Context, project: Option<&str>) -> Result<ExitCode, Failed> {
+    /// Home, and erase what is below (ECMA-48, CUP and ED).
+    const CLEAR: &str = "\x1b[H\x1b[J";
+    let mut feed = Feed::look_on(context)?;
+    let is_terminal = output::stdout_is_terminal() && !context.global.json;
+    let mut shown = None;
+    loop {
+        let mut answer = feed.call(&Call::Allocations)?;
+        if let Some(project) = project {
+            answer.body = only_of(&answer, project)?;
+        }
+        let text = if context.global.json {
+            format!("{}\n", answer.body.trim_end())
+        } else {
+            let list: AllocationsResponse = read(&answer)?;
+            // Ages grow all the time: only a person who looks at them wants that.
+            let table = table(&View::current(), &list.allocations);
+            let table = table.render(headers(&list.allocations));
+            if is_terminal { format!("{CLEAR}{table}") } else { table }
+        };
+        let state = if is_terminal { text.clone() } else { answer.body };
+        if shown.as_ref() != Some(&state) {
+            if !output::print_on(&text)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            shown = Some(state);
+        }
+        feed.next(None)?;
+        // What happens together is shown together.
+        while matches!(feed.next(Some(TOGETHER))?, News::Event(..)) {}
+    }
 }
 
 /// A header over nothing says nothing.

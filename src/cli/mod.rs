@@ -11,6 +11,7 @@ mod daemon;
 mod doctor;
 mod exec;
 mod failure;
+mod feed;
 mod get;
 mod instance;
 mod list;
@@ -19,8 +20,11 @@ mod output;
 mod owner;
 mod release;
 mod run;
+mod scan;
 mod shell;
 mod suggest;
+mod wait;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -62,10 +66,13 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failed> {
         Command::Run(args) => run::run(context, &args),
         Command::Allocate(args) => allocate::run(context, &args),
         Command::Get(args) => get::run(context, &args),
+        Command::Wait(args) => wait::run(context, &args),
         Command::Release(args) => release::run(context, &args),
         Command::Check(args) => check::run(context, &args),
         Command::Suggest(args) => suggest::run(context, &args),
         Command::List(args) => list::run(context, &args),
+        Command::Watch(_) => watch::run(context),
+        Command::Scan(args) => scan::run(context, &args),
         Command::Instance(args) => instance::run(context, args),
         Command::Cleanup(args) => cleanup::run(context, &args),
         Command::Daemon(args) => daemon::run(context, args),

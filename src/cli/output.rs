@@ -40,12 +40,25 @@ pub(super) fn print_json(body: &str) -> Result<(), Failed> {
     write_all(io::stdout().lock(), &format!("{}\n", body.trim_end()))
 }
 
-fn write_all(mut out: impl Write, text: &str) -> Result<(), Failed> {
+/// Writes to stdout and says whether anybody reads it: for what goes on until nobody does.
+///
+/// # Errors
+///
+/// As [`print()`].
+pub(super) fn print_on(text: &str) -> Result<bool, Failed> {
+    try_write(anstream::stdout().lock(), text)
+}
+
+fn write_all(out: impl Write, text: &str) -> Result<(), Failed> {
+    try_write(out, text).map(drop)
+}
+
+fn try_write(mut out: impl Write, text: &str) -> Result<bool, Failed> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failed::new(Exit::No, format!("the answer can't be written: {error}")))
         }
-        _ => Ok(()),
+        written => Ok(written.is_ok()),
     }
 }
 

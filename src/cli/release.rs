@@ -36,14 +36,15 @@ pub(super) fn run(context: &Context, args: &Release) -> Result<ExitCode, Failed>
 
 /// What an argument names.
 #[derive(Debug, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     LockId(String),
     Port(u16),
     Name(String),
 }
 
 impl Target {
-    fn parse(text: &str) -> Self {
+    /// Reads it: a port, a UUID, or else a name.
+    pub(super) fn parse(text: &str) -> Self {
         if let Ok(port) = text.parse() {
             return Self::Port(port);
         }
@@ -53,7 +54,8 @@ impl Target {
         }
     }
 
-    fn names(&self, allocation: &Allocation) -> bool {
+    /// Whether it may mean that allocation, wherever that belongs.
+    pub(super) fn names(&self, allocation: &Allocation) -> bool {
         match self {
             Self::LockId(lock_id) => allocation.lock_id == *lock_id,
             Self::Port(port) => allocation.port == *port,

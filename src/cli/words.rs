@@ -45,7 +45,7 @@ pub(super) fn holder(
 }
 
 /// The process or container that uses a port.
-fn user_of_port(usage: &SystemUsage) -> String {
+pub(super) fn user_of_port(usage: &SystemUsage) -> String {
     match (&usage.container, &usage.process) {
         (Some(container), _) => {
             let (name, engine) = (printable(&container.name), printable(&container.engine));

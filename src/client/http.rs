@@ -26,6 +26,11 @@ impl Request {
         Self::new(Method::GET, target)
     }
 
+    /// The one route that is no call: its answer goes on.
+    pub(super) fn events() -> Self {
+        Self::get("/events")
+    }
+
     fn post(target: impl Into<String>, body: &impl Serialize) -> Self {
         // It cannot fail: the wire types have text for keys, and no Serialize of their own.
         let body = serde_json::to_vec(body).expect("wire types are JSON");
@@ -60,6 +65,7 @@ impl From<&Call> for Request {
             }
             Call::Assign(request) => Self::post("/assign", request),
             Call::Allocations => Self::get("/allocations"),
+            Call::Scan(start, end) => Self::get(format!("/scan?start={start}&end={end}")),
             Call::Config => Self::get("/config"),
         }
     }

@@ -6,6 +6,7 @@
 mod autostart;
 mod background;
 mod discover;
+pub mod events;
 pub mod fallback;
 mod http;
 pub mod install;
@@ -31,6 +32,7 @@ use crate::config::Config;
 use crate::coordinator::{Answer, Call};
 use crate::paths::Paths;
 use discover::Lookup;
+use events::Events;
 use http::Request;
 use journal::Journal;
 use link::{Absence, Link, Reply, Trouble};
@@ -149,6 +151,27 @@ impl Client {
             Way::Journal(journal) => journal.call(&call),
             Way::Daemon(_) => unreachable!("a daemon was asked above"),
         }
+    }
+
+    /// The daemon's events from now on; `None` when there is no daemon, but the journal alone.
+    ///
+    /// # Errors
+    ///
+    /// Both kinds of [`Failure`].
+    pub fn events(&mut self) -> Result<Option<Events>, Failure> {
+        // A call sees whether that daemon is still there, and finds another one if not.
+        self.call(&Call::Status)?;
+        let Way::Daemon(link) = &self.way else { return Ok(None) };
+        let response = link.run(&Request::events(), None).map_err(|error| link.trouble(error))?;
+        let status = response.status();
+        let mut body = response.into_body();
+        if status == 200 {
+            return Ok(Some(Events::read(body)));
+        }
+        let body = body.read_to_string().map_err(|error| link.trouble(error))?;
+        answer(link, Reply { status, body })?;
+        let reason = format!("{} has no events", link.endpoint());
+        Err(Failure::Unreachable { reason, holder: None })
     }
 
     /// Where the answers come from: `unix:/…`, `http://127.0.0.1:9876`, `the journal`.

@@ -39,6 +39,8 @@ pub enum Call {
     Assign(api::AssignRequest),
     /// `GET /allocations`
     Allocations,
+    /// `GET /scan?start=&end=`
+    Scan(u16, u16),
     /// `GET /config`
     Config,
 }
@@ -67,7 +69,7 @@ impl Answer {
 impl Call {
     /// Whether it may look for the process behind a socket, which is slow: off the async thread.
     pub fn is_slow(&self) -> bool {
-        matches!(self, Self::Check(..) | Self::Allocations)
+        matches!(self, Self::Check(..) | Self::Allocations | Self::Scan(..))
     }
 }
 
@@ -102,6 +104,7 @@ impl Coordinator {
             Call::Assignments(project) => Ok(Answer::ok(&self.assignments(project.as_deref())?)),
             Call::Assign(request) => Ok(Answer::ok(&self.assign(request)?)),
             Call::Allocations => Ok(Answer::ok(&self.allocations())),
+            Call::Scan(start, end) => Ok(Answer::ok(&self.scan(*start, *end)?)),
             Call::Config => Ok(Answer::ok(&self.config.to_json())),
         }
     }

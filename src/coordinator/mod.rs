@@ -11,10 +11,12 @@ mod allocate;
 mod assignments;
 mod call;
 mod census;
+mod events;
 mod instances;
 mod log;
 mod operations;
 mod owner;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -29,6 +31,7 @@ use tokio::sync::Notify;
 
 pub use call::{Answer, Call};
 pub use census::Counts;
+pub use events::Happening;
 pub use upkeep::Upkeep;
 
 use self::census::Census;
@@ -90,6 +93,7 @@ struct Inner {
     listening: Vec<String>,
     problems: Vec<String>,
     shutting_down: bool,
+    feed: events::Feed,
     /// Processes that a request named and that were not watched before.
     newcomers: Vec<Process>,
     /// What the upkeep waits for.
@@ -105,6 +109,7 @@ struct Planned {
     /// On the monotonic clock.
     deadline: Option<Duration>,
     follow_listeners: bool,
+    is_awaited: bool,
 }
 
 /// The journal, or why there is none.
@@ -190,6 +195,7 @@ impl Coordinator {
             listening: Vec::new(),
             problems: Vec::new(),
             shutting_down: false,
+            feed: events::Feed::default(),
             newcomers: Vec::new(),
             planned: Planned::default(),
             compaction_failed: false,
@@ -279,10 +285,13 @@ impl Coordinator {
     /// knows: it would have to look at everything after each of thousands of requests a second.
     fn commit(&self, inner: &mut Inner) {
         inner.commit();
-        let Planned { deadline, follow_listeners } = inner.planned;
+        let Planned { deadline, follow_listeners, is_awaited } = inner.planned;
         let next = inner.registry.next_deadline();
         let is_earlier = next.is_some_and(|next| deadline.is_none_or(|known| next < known));
-        if is_earlier || !follow_listeners && inner.registry.allocation_count() > 0 {
+        if is_earlier
+            || !follow_listeners && inner.registry.allocation_count() > 0
+            || !is_awaited && inner.is_awaited()
+        {
             self.changed.notify_one();
         }
     }
@@ -337,6 +346,7 @@ impl Inner {
         let events = self.registry.commit();
         for event in &events {
             log::event(event, &self.registry);
+            self.feed.tell(event, &self.registry);
             self.follow(event);
         }
         self.count();
@@ -362,8 +372,11 @@ impl Inner {
                     self.let_go(owner.process);
                 }
             }
-            Event::Allocated(_) | Event::Conflict(_) | Event::InstanceLost(_) | Event::Moved(_) => {
-            }
+            Event::Allocated(_)
+            | Event::Conflict(_)
+            | Event::Silent(_)
+            | Event::InstanceLost(_)
+            | Event::Moved(_) => {}
         }
     }
 

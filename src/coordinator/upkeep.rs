@@ -16,6 +16,8 @@ pub struct Upkeep {
     pub next_deadline: Option<Duration>,
     /// There are allocations whose ports somebody may begin or cease to listen on.
     pub follow_listeners: bool,
+    /// Somebody reads the events, and a listener that is not there yet may be what they wait for.
+    pub is_awaited: bool,
     /// Sockets whose processes should be looked for, off the async thread.
     pub unknown_inodes: Vec<u64>,
 }
@@ -105,6 +107,7 @@ impl Coordinator {
         if inner.host.learn(found) {
             inner.sweep();
         }
+        inner.tell_unnamed();
     }
 
     /// Waits until an operation may have made something due earlier than planned.
@@ -183,10 +186,12 @@ impl Inner {
     fn upkeep(&mut self) -> Upkeep {
         let deadline = self.registry.next_deadline();
         let follow_listeners = self.registry.allocation_count() > 0;
-        self.planned = Planned { deadline, follow_listeners };
+        let is_awaited = self.is_awaited();
+        self.planned = Planned { deadline, follow_listeners, is_awaited };
         Upkeep {
             next_deadline: deadline.map(|deadline| deadline.saturating_sub(now().monotonic)),
             follow_listeners,
+            is_awaited,
             unknown_inodes: self.host.unknown_inodes(),
         }
     }

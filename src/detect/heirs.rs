@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::facts;
 use super::holders::for_each_process;
 use super::process::{self, Identified};
-use super::procfs::ProcDir;
+use super::procfs::{self, ProcDir};
 use crate::registry::Process;
 
 /// How long execve(2) may take between the old program and the environment of the new one.
@@ -21,11 +21,14 @@ const EXEC_PATIENCE: Duration = Duration::from_millis(5);
 /// the oldest of them: it takes over from an owner that died. Never this process, though a daemon
 /// may have been started by a command that had it. One walk for all.
 ///
-/// A process in the middle of execve(2) has no environment to look at. It is looked at again.
+/// A process in the middle of execve(2) has no environment to look at. It is looked at again. One
+/// that forks and ends while the walk is on its way leaves a child that was not listed: whoever
+/// came meanwhile is looked at too.
 pub fn heirs(lock_ids: &[Uuid]) -> HashMap<Uuid, Identified> {
     let mut search = Search { lock_ids, marked: Vec::new(), unborn: Vec::new(), text: Vec::new() };
     let me = geteuid().as_raw();
     let own_pid = std::process::id();
+    let mut listed = sorted_pids();
     for_each_process(|pid, uid, directory| {
         if pid != own_pid && uid == me {
             search.look(pid, directory);
@@ -33,16 +36,32 @@ pub fn heirs(lock_ids: &[Uuid]) -> HashMap<Uuid, Identified> {
     });
     let mut heirs = search.heirs();
     let deadline = Instant::now() + EXEC_PATIENCE;
-    while heirs.len() < lock_ids.len() && !search.unborn.is_empty() && Instant::now() < deadline {
+    while heirs.len() < lock_ids.len() && Instant::now() < deadline {
+        let now = sorted_pids();
+        let mut again = std::mem::take(&mut search.unborn);
+        again.extend(now.iter().filter(|pid| listed.binary_search(pid).is_err()));
+        if again.is_empty() {
+            break;
+        }
+        listed = now;
         std::thread::yield_now();
-        for pid in std::mem::take(&mut search.unborn) {
-            if let Ok(directory) = ProcDir::open(pid) {
+        for pid in again.into_iter().filter(|pid| *pid != own_pid) {
+            if let Ok(directory) = ProcDir::open(pid)
+                && directory.uid().is_ok_and(|uid| uid == me)
+            {
                 search.look(pid, &directory);
             }
         }
         heirs = search.heirs();
     }
     heirs
+}
+
+/// The processes that there are. Without /proc none can be seen.
+fn sorted_pids() -> Vec<u32> {
+    let mut pids = procfs::pids().unwrap_or_default();
+    pids.sort_unstable();
+    pids
 }
 
 /// What a walk has found so far.

@@ -80,10 +80,22 @@ pub(super) fn sockets_on(port: u16, protocol: Protocol) -> io::Result<Vec<Socket
 /// The process is missing where it cannot be seen, as one of another user. Containers are not
 /// looked for.
 pub fn usages(sockets: &[Socket]) -> Vec<SystemUsage> {
+    described(sockets, &find_visible(sockets))
+}
+
+/// The processes of those sockets that this user may see: [`find`], unless that would be in vain.
+pub(crate) fn find_visible(sockets: &[Socket]) -> HashMap<u64, Vec<ProcessFacts>> {
     let me = geteuid().as_raw();
     let seen = sockets.iter().filter(|socket| me == 0 || socket.uid == me);
     let inodes: Vec<_> = seen.map(|socket| socket.inode).collect();
-    let found = if inodes.is_empty() { HashMap::new() } else { find(&inodes) };
+    if inodes.is_empty() { HashMap::new() } else { find(&inodes) }
+}
+
+/// The same sockets with the processes that were `found`, one each and in their order.
+pub(crate) fn described(
+    sockets: &[Socket],
+    found: &HashMap<u64, Vec<ProcessFacts>>,
+) -> Vec<SystemUsage> {
     let usage = |socket: &Socket| {
         let holder = found.get(&socket.inode).and_then(|processes| processes.first());
         SystemUsage {

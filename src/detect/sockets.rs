@@ -51,6 +51,19 @@ pub fn all(protocol: Protocol) -> io::Result<Vec<Socket>> {
     bound(None, protocol)
 }
 
+/// All sockets that wait for whoever comes: listening (TCP), and bound but not connected (UDP). A
+/// connected UDP socket is a client's: it keeps its port from others, but serves nobody.
+///
+/// # Errors
+///
+/// When neither netlink nor /proc/net answers.
+pub fn serving() -> io::Result<Vec<Socket>> {
+    let mut sockets = all(Protocol::Tcp)?;
+    let unconnected = Query { protocol: Protocol::Udp, states: 1 << TCP_CLOSE, port: None };
+    sockets.extend(rows(unconnected)?.iter().map(|row| row.socket(Protocol::Udp)));
+    Ok(sockets)
+}
+
 /// Whether the kernel answers over netlink. Where it doesn't, /proc/net has to do, which takes ten
 /// times as long.
 ///

@@ -144,3 +144,13 @@ pub(super) fn port(parameter: &str) -> Result<u16, Error> {
         ))),
     }
 }
+
+/// A port of a query.
+pub(super) fn queried_port(field: &str, value: &str) -> Result<u16, Error> {
+    match value.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => {
+            Err(Error::invalid(field, format!("'{value}' is not a port: they go from 1 to 65535")))
+        }
+    }
+}

@@ -9,8 +9,9 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 
 use super::Call;
-use super::extract::{Json, OptionalJson, Parameter, Queried, port};
+use super::extract::{Json, OptionalJson, Parameter, Queried, port, queried_port};
 use super::refusal::{Refusal, json_response};
+use super::stream::{self, Stop};
 use crate::api;
 use crate::coordinator::{Answer, Coordinator, Peer};
 use crate::error::Error;
@@ -186,8 +187,31 @@ pub(super) async fn allocations(app: App, from: From) -> Outcome {
     carry_out(app, from, Call::Allocations).await
 }
 
+#[derive(Deserialize)]
+pub(super) struct ScanQuery {
+    start: Option<String>,
+    end: Option<String>,
+}
+
+pub(super) async fn scan(
+    app: App,
+    from: From,
+    Queried(ScanQuery { start, end }): Queried<ScanQuery>,
+) -> Outcome {
+    let start = start.map_or(Ok(1), |start| queried_port("start", &start))?;
+    let end = end.map_or(Ok(u16::MAX), |end| queried_port("end", &end))?;
+    carry_out(app, from, Call::Scan(start, end)).await
+}
+
 pub(super) async fn config(app: App, from: From) -> Outcome {
     carry_out(app, from, Call::Config).await
+}
+
+pub(super) async fn events(
+    State(coordinator): App,
+    Extension(stop): Extension<Stop>,
+) -> Response<Body> {
+    stream::answer(coordinator.events(), stop)
 }
 
 pub(super) async fn openapi() -> Response<Body> {

@@ -8,6 +8,7 @@ mod extract;
 mod guard;
 mod handlers;
 mod refusal;
+mod stream;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -55,7 +56,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/assignments"),
     ("POST", "/assign"),
     ("GET", "/allocations"),
+    ("GET", "/scan"),
     ("GET", "/config"),
+    ("GET", "/events"),
     ("GET", "/openapi.json"),
 ];
 
@@ -99,7 +102,9 @@ impl Routes {
             .route("/assignments", get(handlers::assignments))
             .route("/assign", post(handlers::assign))
             .route("/allocations", get(handlers::allocations))
+            .route("/scan", get(handlers::scan))
             .route("/config", get(handlers::config))
+            .route("/events", get(handlers::events))
             .route("/openapi.json", get(handlers::openapi))
             .fallback(handlers::unknown_route)
             .method_not_allowed_fallback(handlers::method_not_allowed);
@@ -126,9 +131,10 @@ impl Routes {
         // Whoever has just connected is about to ask.
         let arrived = Arc::new(Mutex::new(Some(activity.begin())));
         let newcomer = arrived.clone();
+        let stopped = stream::Stop(stop.clone());
         let service = service_fn(move |request| {
             let busy = lock(&newcomer).take().unwrap_or_else(|| activity.begin());
-            answer(router.clone(), connection, request, busy)
+            answer(router.clone(), connection, stopped.clone(), request, busy)
         });
         async move {
             let mut serving = std::pin::pin!(
@@ -181,6 +187,7 @@ async fn told_to(stop: &mut watch::Receiver<bool>) {
 async fn answer(
     mut router: Router,
     connection: Connection,
+    stop: stream::Stop,
     request: hyper::Request<Incoming>,
     busy: InProgress,
 ) -> Result<Response<Body>, Infallible> {
@@ -188,6 +195,7 @@ async fn answer(
     let mut response = match guard::check(&connection, &head) {
         Ok(peer) => {
             head.extensions.insert(peer);
+            head.extensions.insert(stop);
             let request = Request::from_parts(head, Body::new(body));
             let Ok(response) = router.call(request).await;
             response

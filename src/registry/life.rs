@@ -173,6 +173,8 @@ impl Registry {
         let process = |listener: &Listener| listener.process;
         let is_another =
             entry.listener.as_ref().and_then(process) != listener.as_ref().and_then(process);
+        let was_told =
+            entry.listener.as_ref().is_some_and(|listener| listener.own || listener.is_conflict());
         if listener != entry.listener {
             let old = self.tables.set_listener(lock_id, listener);
             self.undo.push(Undo::Listener(lock_id, old));
@@ -184,6 +186,7 @@ impl Registry {
             Some(true) if is != was => self.events.push(Event::Listening(lock_id)),
             Some(true) if is_another => self.events.push(Event::Identified(lock_id)),
             Some(false) if is != was && is_conflict => self.events.push(Event::Conflict(lock_id)),
+            None if was_told => self.events.push(Event::Silent(lock_id)),
             _ => {}
         }
     }

@@ -55,6 +55,8 @@ pub enum Event {
     Identified(Uuid),
     /// A stranger listens on its port.
     Conflict(Uuid),
+    /// Nobody listens on its port any more, and something else holds it.
+    Silent(Uuid),
     /// Its owner died, and a process with its lock id in the environment is the owner now.
     Inherited(Uuid),
     /// It ended.

@@ -33,6 +33,19 @@ pub(super) fn lease(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A range of ports, `3000-9999`, or a single one.
+pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let port = |text: &str| match text.trim().parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("'{text}' is not a port: ports go from 1 to 65535")),
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (port(first)?, port(last)?) {
+        (first, last) if last < first => Err(format!("{last} is below {first}")),
+        range => Ok(range),
+    }
+}
+
 /// A name that the environment can carry (environ(7)).
 pub(super) fn variable(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains('=') {

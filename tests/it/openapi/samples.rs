@@ -161,6 +161,10 @@ fn answer_samples() -> Vec<Sample> {
             moved: vec![moved(full)],
         }),
         sample(|full| api::AllocationsResponse { allocations: vec![allocation(full)] }),
+        sample(|full| api::ScanResponse {
+            scan_range: "1-65535".to_owned(),
+            ports_in_use: vec![port_in_use(full)],
+        }),
         sample(|_| styxy::error::Error::UnknownLock(LOCK_ID.to_owned()).to_response()),
     ]
 }
@@ -207,7 +211,22 @@ fn part_samples() -> Vec<Sample> {
         sample(instance),
         sample(assignment),
         sample(moved),
+        sample(port_in_use),
+        sample(|full| api::Released {
+            allocation: allocation(full),
+            reason: "owner_died".to_owned(),
+        }),
+        sample(|_| api::InstanceLost { instance_id: "shop".to_owned() }),
+        sample(|_| api::Lagged { missed: 3 }),
     ]
+}
+
+fn port_in_use(full: bool) -> api::PortInUse {
+    api::PortInUse {
+        port: 8000,
+        allocated_to: full.then(|| allocation(full)),
+        system_usage: full.then(|| system_usage(full)),
+    }
 }
 
 fn allocation(full: bool) -> api::Allocation {
