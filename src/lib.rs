@@ -18,5 +18,6 @@ pub mod http;
 pub mod paths;
 pub mod project;
 pub mod registry;
+mod socket_http;
 pub mod store;
 pub mod text;

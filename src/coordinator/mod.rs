@@ -36,6 +36,7 @@ pub use upkeep::Upkeep;
 
 use self::census::Census;
 use crate::config::Config;
+use crate::detect::containers::Engines;
 use crate::detect::namespace::{self, Namespaces};
 use crate::detect::terminate::{Termination, terminate};
 use crate::detect::watch::Watch;
@@ -67,6 +68,8 @@ pub struct Coordinator {
     inner: Mutex<Inner>,
     /// Held while somebody looks through /proc.
     walk: Mutex<()>,
+    /// Held while somebody asks the container engines.
+    engines: Mutex<Engines>,
     config: Config,
     state: State,
     started: Moment,
@@ -206,6 +209,7 @@ impl Coordinator {
         Ok(Self {
             inner: Mutex::new(inner),
             walk: Mutex::new(()),
+            engines: Mutex::new(Engines::from_env()),
             config,
             state: State { directory, boot_id, holder },
             started: now(),

@@ -4,7 +4,7 @@ use super::{Coordinator, Inner, Journal, now, validate};
 use crate::api::{self, Protocol};
 use crate::detect::holders;
 use crate::error::Error;
-use crate::registry::{Allocation, Machine, Moment, Probe, Registry};
+use crate::registry::{Allocation, Moment, Registry};
 
 impl Coordinator {
     /// `POST /allocate/{lockId}/renew`.
@@ -63,6 +63,9 @@ impl Coordinator {
 
     /// `GET /check/{port}`. Slow when the port is used: it looks through /proc for who it is.
     pub fn check(&self, port: u16, protocol: Protocol) -> api::CheckResponse {
+        if self.lock().host.containers_are_old() {
+            self.ask_engines();
+        }
         let (allocated_to, free) = {
             let mut inner = self.lock();
             let inner = &mut *inner;
@@ -74,12 +77,17 @@ impl Coordinator {
             }
             let allocated_to = at.and_then(|lock_id| inner.registry.show(lock_id, now));
             // A probe occupies the port for a moment: never an allocated one.
-            let free = allocated_to.is_none() && inner.host.probe(port, protocol) == Probe::Free;
+            let free = allocated_to.is_none() && inner.host.is_free(port, protocol);
             (allocated_to, free)
         };
         // What the kernel refuses to tell is as good as not seen.
         let usage = || holders::usage(port, protocol).ok().flatten();
-        let system_usage = if free { None } else { usage() };
+        let system_usage = if free {
+            None
+        } else {
+            let usage = usage();
+            self.lock().host.explain(port, protocol, usage)
+        };
         api::CheckResponse { port, available: free, allocated_to, system_usage }
     }
 

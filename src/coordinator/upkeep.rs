@@ -1,7 +1,7 @@
 //! What the coordinator does without being asked: deaths, deadlines, listeners, the disk.
 
 use std::os::fd::OwnedFd;
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{Coordinator, Inner, Journal, Planned, now};
@@ -20,6 +20,9 @@ pub struct Upkeep {
     pub is_awaited: bool,
     /// Sockets whose processes should be looked for, off the async thread.
     pub unknown_inodes: Vec<u64>,
+    /// How long until the container engines are to be asked, off the async thread; `None`: nobody
+    /// needs to know.
+    pub engines_due: Option<Duration>,
 }
 
 impl Coordinator {
@@ -110,6 +113,22 @@ impl Coordinator {
         inner.tell_unnamed();
     }
 
+    /// Asks the container engines what they publish, and looks again. Slow: an engine that hangs
+    /// takes a quarter of a second. Nobody else waits for it, and who comes while it asks goes on
+    /// with what is known.
+    pub fn ask_engines(&self) {
+        let mut engines = match self.engines.try_lock() {
+            Ok(engines) => engines,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let answer = engines.ask();
+        let mut inner = self.lock();
+        if inner.host.learn_containers(answer) {
+            inner.sweep();
+        }
+    }
+
     /// Waits until an operation may have made something due earlier than planned.
     pub async fn changed(&self) {
         self.changed.notified().await;
@@ -193,6 +212,7 @@ impl Inner {
             follow_listeners,
             is_awaited,
             unknown_inodes: self.host.unknown_inodes(),
+            engines_due: self.host.engines_due(),
         }
     }
 }

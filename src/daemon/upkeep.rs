@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::coordinator::Coordinator;
@@ -52,6 +53,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
     };
     let mut net = Instant::now() + net_interval();
     let mut looked = None;
+    let mut questions: Option<JoinHandle<()>> = None;
     loop {
         let now = Instant::now();
         if now >= net {
@@ -62,6 +64,15 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         let deadline = plan.next_deadline.map(|left| now + left);
         let interval = if plan.is_awaited { AWAITED_INTERVAL } else { LISTENER_INTERVAL };
         let look = looked.map_or(now, |looked: Instant| looked + interval);
+        let mut asking = plan.engines_due.map(|left| now + left);
+        if questions.as_ref().is_some_and(|questions| !questions.is_finished()) {
+            asking = None;
+        } else if asking.is_some_and(|it| it <= now) {
+            // An engine may hang, so not on this thread, and nothing here waits for it.
+            let coordinator = coordinator.clone();
+            questions = Some(tokio::task::spawn_blocking(move || coordinator.ask_engines()));
+            asking = None;
+        }
         if plan.follow_listeners && now >= look || deadline.is_some_and(|it| it <= now) {
             look_around(&coordinator).await;
             looked = Some(Instant::now());
@@ -72,6 +83,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
             wake = wake.min(look);
         }
         wake = deadline.map_or(wake, |deadline| wake.min(deadline));
+        wake = asking.map_or(wake, |asking| wake.min(asking));
         tokio::select! {
             () = sleep_until(wake) => {}
             () = coordinator.changed() => {}

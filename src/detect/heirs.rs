@@ -78,6 +78,13 @@ struct Search<'a> {
 impl Search<'_> {
     fn look(&mut self, pid: u32, directory: &ProcDir) {
         let mut started_with = facts::lock_id(directory, &mut self.text);
+        let mut buffer = [0; 1024];
+        // Root sees dozens of them, and has all of them for its own.
+        if self.text.is_empty()
+            && directory.stat(&mut buffer).is_ok_and(|stat| stat.is_kernel_thread())
+        {
+            return;
+        }
         if self.text.is_empty()
             && let Some(thread) = directory.other_thread()
         {
@@ -91,7 +98,6 @@ impl Search<'_> {
         let Some(lock_id) = started_with.filter(|lock_id| self.lock_ids.contains(lock_id)) else {
             return;
         };
-        let mut buffer = [0; 1024];
         if let Ok(stat) = directory.stat(&mut buffer) {
             self.marked.push((Process { pid, start_ticks: stat.start_ticks }, lock_id));
         }

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::geteuid;
 use uuid::Uuid;
 
-use super::known::Known;
+use super::containers::{Containers, Interest, Published};
+use super::known::{Known, Look, claim};
 use super::process::{Identified, Living};
 use super::sockets::{self, Socket};
 use super::{ProcessFacts, heirs, holders, ports, process};
-use crate::api::Protocol;
-use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process};
+use crate::api::{Protocol, SystemUsage};
+use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process, Publisher};
 
 /// The real machine, with what is known already of its listeners.
 ///
@@ -19,10 +21,13 @@ use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process};
 /// [`Host::sweep`].
 ///
 /// The processes of new listeners are found by whoever has time for the walk, one walk at a time:
-/// [`Host::unknown_inodes`], then [`holders::find`] on another thread, then [`Host::learn`].
+/// [`Host::unknown_inodes`], then [`holders::find`] on another thread, then [`Host::learn`]. So are
+/// the container engines asked: when [`Host::engines_due`] says so, then
+/// [`Host::learn_containers`].
 #[derive(Debug, Default)]
 pub struct Host {
     known: Known,
+    containers: Containers,
     trouble: Option<String>,
 }
 
@@ -56,6 +61,65 @@ impl Host {
         self.known.learn(found)
     }
 
+    /// How long until the container engines are to be asked; none while nobody needs to know.
+    pub fn engines_due(&self) -> Option<Duration> {
+        self.containers.due()
+    }
+
+    /// Whether what is known of containers is too old for who asks about one port.
+    pub fn containers_are_old(&self) -> bool {
+        self.containers.is_old()
+    }
+
+    /// Takes in what the engines said, and says whether it changes what is known.
+    pub fn learn_containers(&mut self, answer: Containers) -> bool {
+        self.containers.learn(answer)
+    }
+
+    /// Adds to what the system says of a port the container that has it. Where nothing else is seen
+    /// of a port, a container may have it all the same.
+    pub fn explain(
+        &self,
+        port: u16,
+        protocol: Protocol,
+        usage: Option<SystemUsage>,
+    ) -> Option<SystemUsage> {
+        self.containers.explain(port, protocol, usage)
+    }
+
+    /// Whether a server could have `port` now: nobody is bound to it, no container publishes it.
+    pub fn is_free(&mut self, port: u16, protocol: Protocol) -> bool {
+        !self.publisher(port, protocol).is_some_and(|publisher| publisher.running)
+            && self.probe(port, protocol) == Probe::Free
+    }
+
+    /// Who listens on the port of an allocation, by its sockets and by what the engines said.
+    fn listener_among(
+        &mut self,
+        allocation: &Allocation,
+        sockets: &[Socket],
+        look: Look<'_>,
+    ) -> Option<Listener> {
+        let uid = geteuid().as_raw();
+        let listed = self.known.listener(allocation, sockets, uid, look);
+        if let Some(published) = self.containers.serving(allocation.port, allocation.protocol) {
+            let has_owner = claim(allocation, uid, look).owner.is_some();
+            let listener = of_container(allocation, published, listed, has_owner);
+            self.containers.want(Interest::Much);
+            return Some(listener);
+        }
+        let interest = match &listed {
+            // Sockets of root's on an allocated port are mostly an engine's.
+            Some(listener) if !listener.own && listener.process.is_none() => Interest::Much,
+            Some(listener) if is_helper(listener) => Interest::Much,
+            Some(_) => Interest::None,
+            // A container may come without any socket.
+            None => Interest::Some,
+        };
+        self.containers.want(interest);
+        listed
+    }
+
     /// Why the sockets could not be listed, if the last attempt failed.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
@@ -71,14 +135,19 @@ impl Machine for Host {
         ports::probe(port, protocol)
     }
 
+    fn publisher(&mut self, port: u16, protocol: Protocol) -> Option<Publisher> {
+        self.containers.want(Interest::Some);
+        let published = self.containers.publishing(port, protocol)?;
+        // One that may have ended since is no more than a port to avoid.
+        let running = self.containers.is_believed(published);
+        Some(Publisher { usage: published.usage(), running })
+    }
+
     fn listener(&mut self, allocation: &Allocation) -> Option<Listener> {
         let listed = holders::sockets_on(allocation.port, allocation.protocol);
         self.note(&listed);
         match listed {
-            Ok(sockets) => {
-                let uid = geteuid().as_raw();
-                self.known.listener(allocation, &sockets, uid, &mut process::living)
-            }
+            Ok(sockets) => self.listener_among(allocation, &sockets, &mut process::living),
             Err(_) => unseen_listener(allocation),
         }
     }
@@ -110,11 +179,15 @@ impl Machine for Sweep<'_> {
         ports::probe(port, protocol)
     }
 
+    fn publisher(&mut self, port: u16, protocol: Protocol) -> Option<Publisher> {
+        self.host.publisher(port, protocol)
+    }
+
     fn listener(&mut self, allocation: &Allocation) -> Option<Listener> {
         let sockets = on_port(&self.sockets, allocation.port, allocation.protocol);
         let seen = &mut self.seen;
         let mut look = |process| look(seen, process);
-        self.host.known.listener(allocation, sockets, geteuid().as_raw(), &mut look)
+        self.host.listener_among(allocation, sockets, &mut look)
     }
 
     fn is_alive(&mut self, process: Process) -> bool {
@@ -162,6 +235,54 @@ fn on_port(sockets: &[Socket], port: u16, protocol: Protocol) -> &[Socket] {
     &sockets[first..end]
 }
 
+/// Whether the process that listens does so for a container: the helpers of Docker and of Podman,
+/// by the kernel's name of them.
+fn is_helper(listener: &Listener) -> bool {
+    const HELPERS: [&str; 7] = [
+        "dockerd",
+        "docker-proxy",
+        "conmon",
+        "rootlessport",
+        "rootlesskit",
+        "slirp4netns",
+        "pasta",
+    ];
+    listener.name.as_deref().is_some_and(|name| HELPERS.iter().any(|it| name.starts_with(it)))
+}
+
+/// The listener on an allocated port that a running container publishes; `listed` is what the
+/// sockets say.
+///
+/// Own is a container whose compose project lies in the allocation's, or, as among processes, any
+/// that is not another project's where no owner lives. An own process on the port comes first: the
+/// engine's helper may be one (rootless Podman's is started by who starts the container). But that
+/// it runs as this user says nothing of it.
+fn of_container(
+    allocation: &Allocation,
+    published: &Published,
+    listed: Option<Listener>,
+    has_owner: bool,
+) -> Listener {
+    let lies_in = published.lies_in(allocation.project_path.as_deref());
+    let own = lies_in.unwrap_or(!has_owner);
+    if !own
+        && let Some(listener) = &listed
+        && listener.own
+        && listener.process.is_some()
+        && (has_owner || !is_helper(listener))
+    {
+        return listener.clone();
+    }
+    let address = listed.map(|listener| listener.local_address);
+    Listener {
+        process: None,
+        // Without a project nobody can say that it is a stranger's.
+        name: (own || lies_in.is_some()).then(|| published.container.name.clone()),
+        local_address: address.unwrap_or_else(|| published.local_address()),
+        own,
+    }
+}
+
 /// Where the kernel does not say who listens, a listener that was seen counts as still there: an
 /// allocation is never released for what could not be seen.
 fn unseen_listener(allocation: &Allocation) -> Option<Listener> {
@@ -188,6 +309,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::detect::containers::Container;
 
     #[test]
     fn the_sockets_of_one_port_are_cut_out_of_all() {
@@ -207,6 +329,51 @@ mod tests {
         assert_eq!(on_port(&all, 81, tcp), []);
         assert_eq!(on_port(&all, 82, Protocol::Both), []);
         assert_eq!(on_port(&[], 80, tcp), []);
+    }
+
+    #[test]
+    fn a_container_is_own_by_its_project_or_where_no_owner_lives() {
+        let container = |working_dir: Option<&str>| Container {
+            engine: "docker",
+            id: "1f".to_owned(),
+            name: "db".to_owned(),
+            working_dir: working_dir.map(Into::into),
+            running: true,
+            uid: 0,
+        };
+        let published = |working_dir| Published {
+            port: 3000,
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            container: container(working_dir).into(),
+            fresh: true,
+        };
+        let allocation = crate::detect::testing::allocation();
+        let process = |name: &str| Listener {
+            process: Some(Process { pid: 90, start_ticks: 900 }),
+            name: Some(name.to_owned()),
+            local_address: "[::]:3000".to_owned(),
+            own: true,
+        };
+        let own = |name| (true, Some(name));
+        let table = [
+            (Some("/home/u/shop/infra"), None, true, own("db")),
+            (Some("/home/u/shop"), Some("conmon"), true, own("db")),
+            (Some("/home/u/shop-2"), None, false, (false, Some("db"))),
+            (Some("/home/u/shop-2"), Some("conmon"), false, (false, Some("db"))),
+            // Whoever started it was started for the allocation.
+            (Some("/home/u/shop-2"), Some("rootlessport"), true, own("rootlessport")),
+            (Some("/home/u/shop-2"), Some("node"), false, own("node")),
+            // Nobody can say whose it is, so it is no conflict.
+            (None, None, true, (false, None)),
+            (None, None, false, own("db")),
+        ];
+        for (working_dir, listed, has_owner, expected) in table {
+            let published = published(working_dir);
+            let listener = of_container(&allocation, &published, listed.map(process), has_owner);
+            let found = (listener.own, listener.name.as_deref());
+            assert_eq!(found, expected, "{working_dir:?}, {listed:?}, owner {has_owner}");
+        }
     }
 
     #[test]

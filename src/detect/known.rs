@@ -122,7 +122,8 @@ impl Holders {
     }
 }
 
-fn claim<'a>(allocation: &'a Allocation, uid: u32, look: Look<'_>) -> Claim<'a> {
+/// What `allocation` says of the processes that belong to it.
+pub(super) fn claim<'a>(allocation: &'a Allocation, uid: u32, look: Look<'_>) -> Claim<'a> {
     let owner = allocation.owner.map(|owner| owner.process);
     let living = owner.and_then(|owner| Some((owner, look(owner)?)));
     Claim {

@@ -200,6 +200,34 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     kib?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// A control group file is read up to here, in bytes.
+const CGROUP_LIMIT: usize = 16 * 1024;
+
+/// The container that a process is in: its engine and its id, as the path of its control group
+/// tells (cgroups(7)): `…/docker-ID.scope`, `…/docker/ID`, `…/libpod-ID.scope/container`.
+pub(super) fn container(pid: u32) -> Option<(&'static str, String)> {
+    let mut text = Vec::new();
+    ProcDir::open(pid).ok()?.read(c"cgroup", CGROUP_LIMIT, &mut text).ok()?;
+    container_of(std::str::from_utf8(&text).ok()?)
+}
+
+fn container_of(cgroups: &str) -> Option<(&'static str, String)> {
+    let mut last = "";
+    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.flat_map(|path| path.split('/')).find_map(|part| {
+        let before = std::mem::replace(&mut last, part);
+        let part = part.strip_suffix(".scope").unwrap_or(part);
+        let (engine, id) = match part.split_once('-') {
+            Some(("docker", id)) => ("docker", id),
+            Some(("libpod", id)) => ("podman", id),
+            None if before == "docker" => ("docker", part),
+            _ => return None,
+        };
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id.then(|| (engine, id.to_owned()))
+    })
+}
+
 /// The arguments, separated by spaces.
 fn command_line(arguments: &[u8]) -> String {
     let end = arguments.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -265,6 +293,23 @@ mod tests {
         let about = [-2, -1, 0, 1, 2].map(|off| identified.started_at.saturating_add_signed(off));
         let accepted = about.map(|seconds| identified.started_at_or_about(seconds));
         assert_eq!(accepted, [false, true, true, true, false]);
+    }
+
+    #[test]
+    fn a_control_group_names_the_container() {
+        let id = "6318928caad68cfbe08a1efdec7f5d608129d691dba37c8ebcfbcc40cea10eec";
+        let table = [
+            (format!("0::/system.slice/docker-{id}.scope"), Some("docker")),
+            (format!("12:pids:/docker/{id}\n1:name=systemd:/docker/{id}"), Some("docker")),
+            (format!("0::/user.slice/user@7.service/libpod-{id}.scope/container"), Some("podman")),
+            (format!("0::/machine.slice/libpod-conmon-{id}.scope"), None),
+            (format!("0::/{id}"), None),
+            ("0::/docker/short".to_owned(), None),
+        ];
+        for (text, engine) in table {
+            let expected = engine.map(|engine| (engine, id.to_owned()));
+            assert_eq!(container_of(&text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(super) struct Stat<'b> {
     pub(super) parent: u32,
     /// Field 6, 0 where the session's leader is in an outer pid namespace.
     pub(super) session: u32,
+    /// Field 9.
+    flags: u32,
     /// Field 20.
     pub(super) threads: u32,
     /// Field 22, in clock ticks since boot.
@@ -42,15 +44,22 @@ impl<'b> Stat<'b> {
         let state = *fields.next()?.first()?;
         let parent = number(fields.next()?)?;
         let session = number(fields.nth(1)?)?;
-        let threads = number(fields.nth(13)?)?;
+        let flags = number(fields.nth(2)?)?;
+        let threads = number(fields.nth(10)?)?;
         let start_ticks = number(fields.nth(1)?)?;
-        Some(Self { name, state, parent, session, threads, start_ticks })
+        Some(Self { name, state, parent, session, flags, threads, start_ticks })
     }
 
     /// Whether nothing of the process runs any more. A process whose first thread has ended shows
     /// state Z too, and lives on in its other threads.
     pub(super) fn is_dead(&self) -> bool {
         matches!(self.state, b'X' | b'x') || (self.state == b'Z' && self.threads <= 1)
+    }
+
+    /// Whether it is a thread of the kernel, which has neither arguments nor environment:
+    /// PF_KTHREAD of the kernel's include/linux/sched.h.
+    pub(super) fn is_kernel_thread(&self) -> bool {
+        self.flags & 0x0020_0000 != 0
     }
 
     /// Whether its first thread has ended and others live: then `/proc/PID/{fd,cwd,environ}` are

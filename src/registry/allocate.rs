@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::candidates::{Origin, Search, Skip, seed};
-use super::machine::Machine;
+use super::machine::{Machine, Publisher};
 use super::model::{
     Allocation, Assignment, AssignmentKey, Change, Lease, Moment, Owner, Reason, Service,
 };
@@ -186,10 +186,10 @@ impl Registry {
             match origin {
                 Origin::Wish => {
                     // The service's own port, asked for by number, is still its own port.
-                    assigned_taken |= search.assigned == Some(port) && skip == Skip::Taken;
+                    assigned_taken |= search.assigned == Some(port) && skip.is_taken();
                     wish_skipped = Some(skip);
                 }
-                Origin::Assigned => assigned_taken |= skip == Skip::Taken,
+                Origin::Assigned => assigned_taken |= skip.is_taken(),
                 Origin::Pick => {}
             }
         }
@@ -212,11 +212,14 @@ impl Registry {
         Error::PortUnavailable {
             port,
             reason: match skip {
-                Skip::Allocated | Skip::Taken => "is taken".to_owned(),
+                Skip::Allocated | Skip::Taken | Skip::Published(_) => "is taken".to_owned(),
                 other => self.tell(port, other, request.protocol),
             },
             allocated_to: holder.map(|entry| Box::new(Self::entry_to_wire(entry, now))),
-            system_usage: None,
+            system_usage: match skip {
+                Skip::Published(publisher) => Some(Box::new(publisher.usage.clone())),
+                _ => None,
+            },
             instead: instead.map(|(port, _)| port),
         }
     }
@@ -231,6 +234,7 @@ impl Registry {
             },
             Skip::Assigned(key) => format!("is kept for another service of {}", key.project_path),
             Skip::Taken => "is taken by another program, not by an error in this code".to_owned(),
+            Skip::Published(publisher) => published_by(publisher),
             Skip::Forbidden => "needs privileges that this user doesn't have".to_owned(),
         }
     }
@@ -371,6 +375,17 @@ fn assignment_key(request: &Request, slot: Option<u32>) -> Option<AssignmentKey>
         (None, slot) => Service::Slot(request.service_type.clone(), slot.unwrap_or_default()),
     };
     Some(AssignmentKey { project_path, service })
+}
+
+/// Which container has a port, or will have it.
+fn published_by(publisher: &Publisher) -> String {
+    let verb = if publisher.running { "is published" } else { "will be published" };
+    match &publisher.usage.container {
+        Some(container) => {
+            format!("{verb} by the container {} ({})", container.name, container.engine)
+        }
+        None => format!("{verb} by a container"),
+    }
 }
 
 /// An allocation in a few words: `dev/web in /home/user/shop (pid 812)`.

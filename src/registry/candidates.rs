@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::Registry;
-use super::machine::{Machine, Probe};
+use super::machine::{Machine, Probe, Publisher};
 use super::model::AssignmentKey;
 use super::policy::NEAR_WISH;
 use crate::api::Protocol;
@@ -31,8 +31,21 @@ pub(super) enum Skip {
     Assigned(AssignmentKey),
     /// Somebody has it, whom the registry does not know.
     Taken,
+    /// A container has it, or will have it.
+    Published(Box<Publisher>),
     /// This user may not bind it.
     Forbidden,
+}
+
+impl Skip {
+    /// Whether somebody has the port now whom the registry does not know.
+    pub(super) fn is_taken(&self) -> bool {
+        match self {
+            Self::Taken => true,
+            Self::Published(publisher) => publisher.running,
+            Self::Never(_) | Self::Allocated | Self::Assigned(_) | Self::Forbidden => false,
+        }
+    }
 }
 
 /// What a port is looked for.
@@ -107,6 +120,12 @@ impl Registry {
             && machine.directory_exists(&other.project_path)
         {
             return Err(Skip::Assigned(other.clone()));
+        }
+        // What a stopped container will want is left to it, by who could have any other as well.
+        if let Some(publisher) = machine.publisher(port, search.protocol)
+            && (publisher.running || origin == Origin::Pick)
+        {
+            return Err(Skip::Published(Box::new(publisher)));
         }
         match machine.probe(port, search.protocol) {
             Probe::Free => Ok(()),

@@ -158,7 +158,7 @@ impl Registry {
         let own = |listener: &Listener| listener.own;
         // A socket whose process isn't known yet counts as own, but it doesn't take over: it may
         // turn out to be a stranger's, and then the lease must still be there.
-        let surely_own = |listener: &Listener| listener.own && listener.process.is_some();
+        let surely_own = |listener: &Listener| listener.own && listener.is_known();
         let was = entry.listener.as_ref().map(own);
         let is = listener.as_ref().map(own);
         let is_new = !entry.listener.as_ref().is_some_and(surely_own);

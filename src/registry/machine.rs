@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::model::{Allocation, Owner, Process};
-use crate::api::Protocol;
+use crate::api::{Protocol, SystemUsage};
 
 /// What the registry asks about the machine, while it decides.
 ///
@@ -14,6 +14,12 @@ pub trait Machine {
     /// Whether a server could bind `port` now. Never asked for an allocated port: a probe occupies
     /// the port for a moment.
     fn probe(&mut self, port: u16, protocol: Protocol) -> Probe;
+
+    /// The container that publishes `port`, or will when it is started. A running one may have it
+    /// without any socket that a probe would meet.
+    fn publisher(&mut self, _port: u16, _protocol: Protocol) -> Option<Publisher> {
+        None
+    }
 
     /// Who listens on the port of an allocation: an own listener, if there is one, else a
     /// stranger, else nobody.
@@ -41,12 +47,21 @@ pub enum Probe {
     Forbidden,
 }
 
+/// A container that publishes a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publisher {
+    /// What the interface says of it; its container is not null.
+    pub usage: SystemUsage,
+    /// It has the port now; otherwise it gets it when it is started.
+    pub running: bool,
+}
+
 /// Who listens on an allocated port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Its process, where it is known.
     pub process: Option<Process>,
-    /// Its program's name, where it is known.
+    /// The name of its program, or of its container, where it is known.
     pub name: Option<String>,
     /// Address and port, such as `[::]:3000`.
     pub local_address: String,
@@ -55,9 +70,14 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Whether its process is known, or the container that it is.
+    pub fn is_known(&self) -> bool {
+        self.process.is_some() || self.name.is_some()
+    }
+
     /// Whether it is surely a stranger. A socket that cannot be inspected, as another user's, is
     /// never called that: it may be a container's.
     pub fn is_conflict(&self) -> bool {
-        !self.own && self.process.is_some()
+        !self.own && self.is_known()
     }
 }

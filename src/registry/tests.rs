@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::policy::MAX_ASSIGNMENTS;
 use super::*;
-use crate::api::IfRunning;
+use crate::api::{self, IfRunning};
 use crate::config::Config;
+use crate::error::Error;
 
 const NOW: Moment = Moment { monotonic: Duration::from_secs(1000), unix_ms: 1_700_000_000_000 };
 
@@ -20,6 +21,8 @@ struct Made {
     /// By port: the process, where it is known, and whether it is own.
     listeners: BTreeMap<u16, (Option<u32>, bool)>,
     heirs: HashMap<Uuid, u32>,
+    /// By port: whether the container that publishes it runs.
+    published: BTreeMap<u16, bool>,
     /// How often somebody looked for heirs.
     walks: usize,
 }
@@ -27,6 +30,24 @@ struct Made {
 impl Machine for Made {
     fn probe(&mut self, _: u16, _: Protocol) -> Probe {
         Probe::Free
+    }
+
+    fn publisher(&mut self, port: u16, protocol: Protocol) -> Option<Publisher> {
+        let running = *self.published.get(&port)?;
+        let container = api::ContainerInfo {
+            engine: "docker".to_owned(),
+            id: "1f".to_owned(),
+            name: "db".to_owned(),
+            container_port: 80,
+        };
+        let usage = api::SystemUsage {
+            protocol,
+            local_address: format!("*:{port}"),
+            uid: 0,
+            process: None,
+            container: Some(container),
+        };
+        Some(Publisher { usage, running })
     }
 
     fn listener(&mut self, allocation: &Allocation) -> Option<Listener> {
@@ -306,4 +327,29 @@ fn a_reason_of_a_later_version_is_a_release_all_the_same() {
     let change: Change = serde_json::from_str(line).expect("it can be read");
     let lock_id = Uuid::from_u128(7);
     assert_eq!(change, Change::Released { lock_id, reason: Reason::Unknown });
+}
+
+#[test]
+fn a_published_port_is_taken_and_a_stopped_containers_is_avoided() {
+    let mut machine = Made { published: [(3000, false), (8000, true)].into(), ..Made::default() };
+    let mut registry = registry();
+    let granted = registry.allocate(&request(1), &mut machine, NOW).expect("there are others");
+    let port = registry.allocation(granted.lock_id).map(|allocation| allocation.port);
+    assert_eq!(port, Some(8080), "the first of dev's preferred ports that no container wants");
+
+    let wish = |number, wish| {
+        let service_name = Some(format!("service-{number}"));
+        Request { wish: Some(wish), exact: true, service_name, ..request(number) }
+    };
+    registry.allocate(&wish(2, 3000), &mut machine, NOW).expect("it was asked for by number");
+    match registry.allocate(&wish(3, 8000), &mut machine, NOW) {
+        Err(Error::PortUnavailable { system_usage: Some(usage), instead, .. }) => {
+            assert_eq!(usage.container.map(|container| container.name).as_deref(), Some("db"));
+            assert!(instead.is_some());
+        }
+        other => panic!("{other:?}"),
+    }
+    let request = Request { exact: false, ..wish(4, 8000) };
+    let granted = registry.allocate(&request, &mut machine, NOW).expect("there are others");
+    assert!(granted.notes[0].contains("by the container db (docker)"), "{:?}", granted.notes);
 }

@@ -11,6 +11,7 @@ mod bad_input;
 mod cleanup;
 mod command_line;
 mod connections;
+mod containers;
 mod crash;
 mod doctor;
 mod events;

@@ -1,0 +1,277 @@
+//! The engines of this machine: where they may be, when each is asked, what each said last.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::geteuid;
+
+use super::listing::{Inspected, Listed, ListedPort};
+use super::question::{Asker, Failure};
+use super::{BELIEF, Containers, Published};
+
+/// How long an engine that did not answer as one is left alone.
+const BACK_OFF: Duration = Duration::from_secs(60);
+
+/// How long a Podman whose service systemd has not started is left alone: a question starts it.
+const SLEEP: Duration = Duration::from_secs(600);
+
+/// How long a service that a question has started may need until it can answer one.
+const WAKING: Duration = Duration::from_secs(3);
+
+/// How many containers one round inspects at most; the rest waits for the next.
+const INSPECTIONS: usize = 16;
+
+/// The container engines of this machine. Asking them takes as long as they like, up to a quarter
+/// of a second for a question, so it is done by whoever has that time.
+#[derive(Debug)]
+pub struct Engines {
+    engines: Vec<Engine>,
+}
+
+#[derive(Debug)]
+struct Engine {
+    socket: PathBuf,
+    /// Not before that.
+    next: Option<Instant>,
+    published: Vec<Published>,
+    answered: Option<Instant>,
+    /// The ports of stopped containers that were inspected; they never change.
+    inspected: HashMap<String, Vec<ListedPort>>,
+    complained: bool,
+}
+
+impl Engines {
+    /// The sockets where an engine may be: `DOCKER_HOST`, then where Docker and Podman are, of the
+    /// machine and of this user.
+    pub fn from_env() -> Self {
+        let docker_host = std::env::var_os("DOCKER_HOST");
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        Self::at(places(docker_host.as_deref(), runtime.as_deref()))
+    }
+
+    fn at(sockets: Vec<PathBuf>) -> Self {
+        let engine = |socket| Engine {
+            socket,
+            next: None,
+            published: Vec::new(),
+            answered: None,
+            inspected: HashMap::new(),
+            complained: false,
+        };
+        Self { engines: sockets.into_iter().map(engine).collect() }
+    }
+
+    /// Asks every engine that may be asked now, one after the other.
+    pub fn ask(&mut self) -> Containers {
+        let mut asked: Vec<PathBuf> = Vec::new();
+        for engine in &mut self.engines {
+            // The same socket has several names where one is a link: podman-docker makes one.
+            let real = engine.socket.canonicalize().unwrap_or_else(|_| engine.socket.clone());
+            if asked.contains(&real) {
+                engine.published.clear();
+                continue;
+            }
+            engine.ask(&real, Instant::now());
+            asked.push(real);
+        }
+        let published = self.engines.iter().flat_map(|engine| {
+            let fresh = engine.answered.is_some_and(|answered| answered.elapsed() < BELIEF);
+            engine.published.iter().map(move |one| Published { fresh, ..one.clone() })
+        });
+        Containers::new(published, Instant::now())
+    }
+}
+
+fn places(docker_host: Option<&OsStr>, runtime: Option<&Path>) -> Vec<PathBuf> {
+    let named = docker_host.and_then(OsStr::to_str);
+    let named = named.and_then(|host| host.strip_prefix("unix://")).map(PathBuf::from);
+    let system = ["/var/run/docker.sock", "/run/podman/podman.sock"].map(PathBuf::from);
+    let user = ["podman/podman.sock", "docker.sock"];
+    let user = runtime.into_iter().flat_map(|runtime| user.map(|socket| runtime.join(socket)));
+    named.into_iter().chain(system).chain(user).filter(|path| path.is_absolute()).collect()
+}
+
+impl Engine {
+    fn ask(&mut self, socket: &Path, now: Instant) {
+        if self.next.is_some_and(|next| now < next) {
+            return;
+        }
+        let asleep = sleeping_unit(socket);
+        // A Docker that sleeps has no running containers, and would start some.
+        if asleep == Some(Unit::Docker) {
+            self.published.clear();
+            return;
+        }
+        self.next = asleep.map(|_| now + SLEEP);
+        match self.list(socket) {
+            Ok(published) => {
+                self.published = published;
+                self.answered = Some(Instant::now());
+                self.complained = false;
+            }
+            Err(Failure::Absent) => self.published.clear(),
+            // What it said last may still be so.
+            Err(Failure::Bad(reason)) => {
+                let again = std::mem::replace(&mut self.complained, true);
+                let waking = asleep.is_some() && !again;
+                self.next = Some(now + if waking { WAKING } else { BACK_OFF });
+                if !again {
+                    let reason = crate::text::printable(&reason).into_owned();
+                    tracing::warn!("no container engine answers at {}: {reason}", socket.display());
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, socket: &Path) -> Result<Vec<Published>, Failure> {
+        let Ok(metadata) = std::fs::metadata(socket) else { return Err(Failure::Absent) };
+        let asker = Asker::new(socket);
+        let answer = asker.get::<Vec<Listed>>("/containers/json?all=true")?;
+        let engine = if answer.server.starts_with("Libpod") { "podman" } else { "docker" };
+        let mut containers = answer.value;
+        self.inspect(&mut containers, &asker);
+        let published = containers.iter().flat_map(|it| it.published(engine, metadata.uid()));
+        Ok(published.collect())
+    }
+
+    /// Finds out the ports that stopped containers will publish where the list is silent on them.
+    fn inspect(&mut self, containers: &mut [Listed], asker: &Asker) {
+        let is_silent = |it: &Listed| {
+            !it.is_running() && it.has_plain_id() && it.ports.iter().flatten().next().is_none()
+        };
+        let mut left = INSPECTIONS;
+        let mut seen = HashMap::new();
+        for container in containers.iter_mut().filter(|it| is_silent(it)) {
+            let ports = match self.inspected.remove(&container.id) {
+                Some(ports) => ports,
+                None if left == 0 => continue,
+                None => {
+                    left -= 1;
+                    let path = format!("/containers/{}/json", container.id);
+                    let Ok(answer) = asker.get::<Inspected>(&path) else {
+                        // Removed meanwhile, or the engine is slow: then no more of it now.
+                        left = 0;
+                        continue;
+                    };
+                    answer.value.ports()
+                }
+            };
+            seen.insert(container.id.clone(), ports.clone());
+            container.ports = Some(ports);
+        }
+        // Who has been removed is forgotten.
+        self.inspected = seen;
+    }
+}
+
+/// Which engine systemd would start for a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Docker,
+    Podman,
+}
+
+/// The engine behind a socket that systemd serves while that engine is not running. The control
+/// groups show it (systemd makes one for each running unit, and removes it), with no question to
+/// anybody that could start something.
+fn sleeping_unit(socket: &Path) -> Option<Unit> {
+    let (unit, name) = match socket.file_name()?.to_str()? {
+        "podman.sock" => (Unit::Podman, "podman"),
+        "docker.sock" => (Unit::Docker, "docker"),
+        _ => return None,
+    };
+    let uid = geteuid().as_raw();
+    let manager = format!("user.slice/user-{uid}.slice/user@{uid}.service");
+    let slices = if socket.starts_with("/run/user") {
+        vec![format!("{manager}/app.slice"), manager]
+    } else if socket.starts_with("/run") {
+        vec!["system.slice".to_owned()]
+    } else {
+        return None;
+    };
+    is_asleep(unit, Path::new("/sys/fs/cgroup"), &slices, name).then_some(unit)
+}
+
+/// Podman sleeps unless its service is there: on most machines it is started for each question.
+/// Docker is a service that stays, under other names too, and sleeps only behind its socket unit.
+fn is_asleep(unit: Unit, root: &Path, slices: &[String], name: &str) -> bool {
+    // The unified hierarchy, alone or beside the old ones.
+    let trees = [root.to_owned(), root.join("unified"), root.join("systemd")];
+    let has = |suffix: &str| {
+        let unit = format!("{name}.{suffix}");
+        trees.iter().any(|tree| slices.iter().any(|slice| tree.join(slice).join(&unit).exists()))
+    };
+    !has("service") && (unit == Unit::Podman || has("socket"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unix_sockets_are_asked() {
+        let runtime = Path::new("/run/user/7");
+        let all = places(Some(OsStr::new("unix:///mine.sock")), Some(runtime));
+        let expected = [
+            "/mine.sock",
+            "/var/run/docker.sock",
+            "/run/podman/podman.sock",
+            "/run/user/7/podman/podman.sock",
+            "/run/user/7/docker.sock",
+        ];
+        assert_eq!(all, expected.map(PathBuf::from));
+        for other in ["tcp://127.0.0.1:2375", "ssh://host", "unix://relative", ""] {
+            assert_eq!(places(Some(OsStr::new(other)), None).len(), 2, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_engine_sleeps_while_its_service_is_not_there() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let slices = ["system.slice".to_owned()];
+        let slice = root.path().join("unified/system.slice");
+        let asleep = || {
+            [(Unit::Docker, "docker"), (Unit::Podman, "podman")]
+                .map(|(unit, name)| is_asleep(unit, root.path(), &slices, name))
+        };
+        let make = |unit: &str| std::fs::create_dir_all(slice.join(unit)).expect("there is room");
+        assert_eq!(asleep(), [false, true], "a Docker by another name runs");
+        make("docker.socket");
+        make("podman.socket");
+        assert_eq!(asleep(), [true, true]);
+        make("docker.service");
+        make("podman.service");
+        assert_eq!(asleep(), [false, false]);
+    }
+
+    #[test]
+    fn an_engine_that_answers_nonsense_is_left_alone_and_keeps_its_last_word() {
+        use std::io::{Read, Write};
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let socket = directory.path().join("engine.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a new socket");
+        let good = r#"[{"Id":"ab","Names":["/db"],"State":"running",
+            "Ports":[{"PrivatePort":1,"PublicPort":4000,"Type":"tcp"}]}]"#;
+        let good = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{good}", good.len());
+        let server = std::thread::spawn(move || {
+            for answer in [good.as_str(), "nonsense\r\n\r\n"] {
+                let (mut client, _) = listener.accept().expect("a client");
+                // A socket that is closed unread is reset.
+                let _request = client.read(&mut [0; 1024]).expect("it asks");
+                client.write_all(answer.as_bytes()).expect("it reads");
+            }
+            listener.set_nonblocking(true).expect("a socket");
+            listener.accept().is_err()
+        });
+        let mut engines = Engines::at(vec![socket.clone(), socket]);
+        for _ in 0..3 {
+            let containers = engines.ask();
+            let db = containers.publishing(4000, crate::api::Protocol::Tcp).expect("it said so");
+            assert_eq!((db.container.name.as_str(), db.container_port), ("db", 1));
+        }
+        assert!(server.join().expect("no panic"), "the third time nobody asks");
+    }
+}

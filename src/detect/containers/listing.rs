@@ -1,0 +1,194 @@
+//! What an engine says of its containers, read without belief: a field that is missing or strange
+//! costs that container or that port alone.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Container, Published};
+use crate::api::Protocol;
+use crate::text::printable;
+
+/// The longest name that is kept, in characters.
+const NAME_LIMIT: usize = 128;
+
+/// Where a container's compose project is.
+const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
+
+/// An entry of `GET /containers/json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    pub(super) id: String,
+    #[serde(default)]
+    names: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) ports: Option<Vec<ListedPort>>,
+    #[serde(default)]
+    labels: Option<HashMap<String, Value>>,
+    #[serde(default)]
+    state: String,
+}
+
+/// A port of a container. Without a public one it is not published.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ListedPort {
+    private_port: u16,
+    #[serde(default)]
+    public_port: Option<u16>,
+    #[serde(default, rename = "Type")]
+    kind: Option<String>,
+}
+
+/// `GET /containers/ID/json`, as much of it as says which ports will be published: Docker does not
+/// list those of a container that does not run.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Inspected {
+    host_config: HostConfig,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    port_bindings: Option<HashMap<String, Option<Vec<Binding>>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Binding {
+    #[serde(default)]
+    host_port: String,
+}
+
+impl Inspected {
+    /// The ports in the form of the list.
+    pub(super) fn ports(&self) -> Vec<ListedPort> {
+        let bindings = self.host_config.port_bindings.iter().flatten();
+        let ports = bindings.filter_map(|(inside, outside)| {
+            let (port, kind) = inside.split_once('/').unwrap_or((inside, "tcp"));
+            Some((port.parse().ok()?, kind, outside.as_deref()?))
+        });
+        let ports = ports.flat_map(|(private_port, kind, outside)| {
+            outside.iter().map(move |binding| ListedPort {
+                private_port,
+                // Empty for one that the engine will choose.
+                public_port: binding.host_port.parse().ok(),
+                kind: Some(kind.to_owned()),
+            })
+        });
+        ports.collect()
+    }
+}
+
+impl Listed {
+    /// The engine's id of it is used in a path: only what ids are made of is.
+    pub(super) fn has_plain_id(&self) -> bool {
+        (1..=64).contains(&self.id.len()) && self.id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
+    /// A container that is paused or restarts keeps its ports.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "restarting")
+    }
+
+    /// Its published ports. `engine` and `uid` are whose it is.
+    pub(super) fn published(&self, engine: &'static str, uid: u32) -> Vec<Published> {
+        let directory = self.labels.as_ref().and_then(|labels| labels.get(WORKING_DIR));
+        let name = self.names.iter().flatten().next().unwrap_or(&self.id);
+        let name: String = name.trim_start_matches('/').chars().take(NAME_LIMIT).collect();
+        let container = Arc::new(Container {
+            engine,
+            id: self.id.clone(),
+            name: printable(&name).into_owned(),
+            working_dir: directory.and_then(Value::as_str).map(PathBuf::from),
+            running: self.is_running(),
+            uid,
+        });
+        let mut published = Vec::new();
+        for port in self.ports.iter().flatten() {
+            let Some((public, protocol)) = port.public_port.zip(port.protocol()) else { continue };
+            let one = Published {
+                port: public,
+                protocol,
+                container_port: port.private_port,
+                container: container.clone(),
+                fresh: true,
+            };
+            // Once for each address family.
+            if public != 0 && !published.contains(&one) {
+                published.push(one);
+            }
+        }
+        published
+    }
+}
+
+impl ListedPort {
+    fn protocol(&self) -> Option<Protocol> {
+        match self.kind.as_deref() {
+            None | Some("tcp") => Some(Protocol::Tcp),
+            Some("udp") => Some(Protocol::Udp),
+            // SCTP has ports of its own.
+            Some(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn published_ports_are_read_once_for_both_families() {
+        let listed: Listed = serde_json::from_value(json!({
+            "Id": "6318928caad6", "Names": ["/shop-db-1"], "State": "running",
+            "Labels": { "com.docker.compose.project.working_dir": "/home/u/shop" },
+            "Ports": [
+                { "IP": "0.0.0.0", "PrivatePort": 5432, "PublicPort": 15432, "Type": "tcp" },
+                { "IP": "::", "PrivatePort": 5432, "PublicPort": 15432, "Type": "tcp" },
+                { "PrivatePort": 9000, "Type": "tcp" },
+                { "PrivatePort": 53, "PublicPort": 1053, "Type": "udp" },
+                { "PrivatePort": 54, "PublicPort": 1054, "Type": "sctp" },
+            ],
+        }))
+        .expect("it is as Docker writes it");
+        let published = listed.published("docker", 0);
+        let ports: Vec<_> =
+            published.iter().map(|one| (one.port, one.protocol, one.container_port)).collect();
+        assert_eq!(ports, [(15432, Protocol::Tcp, 5432), (1053, Protocol::Udp, 53)]);
+        let container = &published[0].container;
+        assert_eq!(container.name, "shop-db-1");
+        assert_eq!(container.working_dir.as_deref(), Some("/home/u/shop".as_ref()));
+        assert!(container.running && listed.has_plain_id());
+    }
+
+    #[test]
+    fn what_is_missing_or_null_is_nothing() {
+        let listed: Listed =
+            serde_json::from_value(json!({ "Id": "../x", "Ports": null, "Labels": null }))
+                .expect("an id is enough");
+        assert!(listed.published("podman", 0).is_empty());
+        assert!(!listed.has_plain_id() && !listed.is_running());
+    }
+
+    #[test]
+    fn the_bindings_of_a_stopped_container_are_its_ports() {
+        let inspected: Inspected = serde_json::from_value(json!({
+            "HostConfig": { "PortBindings": {
+                "80/tcp": [{ "HostIp": "", "HostPort": "8080" }, { "HostPort": "" }],
+                "81/tcp": null,
+            } },
+        }))
+        .expect("it is as Docker writes it");
+        let public: Vec<_> = inspected.ports().iter().map(|port| port.public_port).collect();
+        assert_eq!(public, [Some(8080), None]);
+    }
+}

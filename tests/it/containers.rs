@@ -1,0 +1,310 @@
+//! Containers: what real engines publish is taken, named, and free again; an engine that hangs
+//! delays nobody.
+//!
+//! Engines and daemon live in a network of the test's own, on sockets and folders of its own. The
+//! image is busybox in a folder: nothing is downloaded.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Home, Output, PATIENCE, Running, eventually, finish, has_program, in_new_network, is_root, skip,
+};
+
+/// A network of its own, with a Styxy daemon and one container engine in it.
+struct World {
+    home: Home,
+    /// The process that keeps the network.
+    network: Running,
+    engine: Option<Running>,
+    program: &'static str,
+    styxy: Option<Running>,
+}
+
+impl World {
+    /// Starts the engine `program`; `None`, and said so, where that can't be.
+    fn new(program: &'static str, needs: &[&str]) -> Option<Self> {
+        if !is_root() {
+            skip("only root may start a container engine");
+            return None;
+        }
+        let missing = needs.iter().chain([&program]).find(|program| !has_program(program));
+        if let Some(missing) = missing {
+            skip(&format!("{missing} is missing"));
+            return None;
+        }
+        let home = Home::new();
+        fs::create_dir_all(home.path("run/podman")).expect("there is room");
+        let mut keeper = home.command("sleep");
+        keeper.arg("600").stdin(Stdio::null()).stdout(Stdio::null());
+        let network = Running::spawn(&mut in_new_network(&keeper));
+        let world = Self { home, network, engine: None, program, styxy: None };
+        eventually(PATIENCE, || {
+            let links = finish(&mut world.inside(&["ip", "-br", "link"]));
+            if links.stdout.contains("LOOPBACK,UP") { Ok(()) } else { Err(links.whole()) }
+        });
+        world.make_image();
+        Some(world)
+    }
+
+    /// A command in that network.
+    fn inside(&self, words: &[&str]) -> Command {
+        let mut command = self.home.command("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.network.pid())).arg("--").args(words);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.home.path(name).display().to_string()
+    }
+
+    /// The engine's socket, where Styxy looks for it.
+    fn socket(&self) -> PathBuf {
+        let name = if self.program == "podman" { "podman/podman.sock" } else { "docker.sock" };
+        self.home.path("run").join(name)
+    }
+
+    /// Starts the engine's service, and waits until it answers.
+    fn start_engine(&mut self) {
+        let socket = format!("unix://{}", self.socket().display());
+        let mut engine = if self.program == "podman" {
+            self.engine_command(&["system", "service", "--time=0", &socket])
+        } else {
+            let (data, exec) = (self.path("engine/data"), self.path("engine/exec"));
+            let pid = self.path("engine/pid");
+            let mut command = self.inside(&["dockerd", "-H", &socket, "--data-root", &data]);
+            command.args(["--exec-root", &exec, "-p", &pid, "--userland-proxy=false"]);
+            command
+        };
+        fs::create_dir_all(self.home.path("engine")).expect("there is room");
+        let log = fs::File::options().create(true).append(true).open(self.path("engine/log"));
+        let log = log.expect("a log file");
+        // Not in the project: it would be its own there.
+        engine.current_dir("/").stdout(Stdio::null()).stderr(log);
+        self.engine = Some(Running::spawn(&mut engine));
+        eventually(PATIENCE * 2, || {
+            let output = self.docker(&["ps"]);
+            if output.status.success() {
+                return Ok(());
+            }
+            let log = fs::read_to_string(self.path("engine/log")).unwrap_or_default();
+            Err(format!("{}\n{log}", output.whole()))
+        });
+    }
+
+    /// Podman, told where everything of it is.
+    fn engine_command(&self, words: &[&str]) -> Command {
+        let mut command = self.inside(&["podman", "--runtime", "runc", "--storage-driver", "vfs"]);
+        for (option, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            command.args([option, &self.path(&format!("engine/{folder}"))]);
+        }
+        command.args(words);
+        command
+    }
+
+    /// The engine's own command line.
+    fn docker(&self, words: &[&str]) -> Output {
+        if self.program == "podman" {
+            return finish(self.engine_command(words).current_dir("/"));
+        }
+        let socket = format!("unix://{}", self.socket().display());
+        finish(self.inside(&["docker", "-H", &socket]).args(words))
+    }
+
+    /// A folder with busybox.
+    fn make_image(&self) {
+        let bin = self.home.path("image/bin");
+        fs::create_dir_all(&bin).expect("there is room");
+        let busybox =
+            ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|it| fs::metadata(it).is_ok());
+        fs::copy(busybox.expect("busybox is there"), bin.join("busybox")).expect("there is room");
+        for applet in ["sh", "sleep"] {
+            symlink("busybox", bin.join(applet)).expect("there is room");
+        }
+        let (image, tar) = (self.path("image"), self.path("image.tar"));
+        finish(&mut self.inside(&["tar", "-C", &image, "-cf", &tar, "."])).ok();
+    }
+
+    fn styxy(&self, words: &[&str]) -> Output {
+        let styxy = self.home.styxy_command(&[]);
+        let program = styxy.get_program().to_str().expect("a plain path").to_owned();
+        finish(self.inside(&[&program]).args(words).env("STYXY_AUTOSTART", "0"))
+    }
+
+    fn start_styxy(&mut self) {
+        let styxy = self.home.styxy_command(&[]);
+        let program = styxy.get_program().to_str().expect("a plain path").to_owned();
+        let log = fs::File::create(self.path("daemon.log")).expect("a log file");
+        let mut command = self.inside(&[&program, "daemon", "run"]);
+        self.styxy = Some(Running::spawn(command.stdout(Stdio::null()).stderr(log)));
+        self.until("a daemon", &["daemon", "status", "--json"], |_| true);
+    }
+
+    /// Waits until `styxy WORDS` answers with JSON that `is_so`, and returns it.
+    #[track_caller]
+    fn until(&self, what: &str, words: &[&str], is_so: impl Fn(&Value) -> bool) -> Value {
+        eventually(PATIENCE, || {
+            let output = self.styxy(words);
+            match serde_json::from_str(&output.stdout) {
+                Ok(value) if is_so(&value) => Ok(value),
+                _ => Err(format!("{what}: {}", output.whole())),
+            }
+        })
+    }
+
+    /// Starts a container that publishes `port`, with the label of a compose project in `project`.
+    fn publish(&self, name: &str, port: u16, project: &str) {
+        let publish = format!("{port}:80");
+        let label = format!("com.docker.compose.project.working_dir={project}");
+        // Podman asks for more than a restricted machine allows.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let what = ["--label", &label, "-p", &publish, "image", "/bin/sleep", "600"];
+        let words = [&["run", "-d", "--name", name], &limits[..], &what[..]].concat();
+        self.docker(&words).ok();
+    }
+
+    /// Waits until the allocation on `port` is in that state, by the container of that name.
+    #[track_caller]
+    fn becomes(&self, port: u16, state: &str, name: &str) -> Value {
+        let has = |list: &Value| {
+            let mut all = list["allocations"].as_array().into_iter().flatten();
+            let is_so = |it: &&Value| it["state"] == state && it["listener"]["name"] == name;
+            all.find(|it| it["port"] == port && is_so(it)).cloned()
+        };
+        let list = self.until(state, &["list", "--json"], |list| has(list).is_some());
+        has(&list).expect("it was there")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for name in ["db", "web", "later"] {
+            let _missing = self.docker(&["rm", "-f", name]);
+        }
+        if let Some(styxy) = &mut self.styxy {
+            styxy.kill();
+        }
+        if let Some(engine) = &mut self.engine
+            && engine.try_wait().is_none()
+        {
+            engine.signal(Signal::CONT);
+            engine.signal(Signal::TERM);
+            engine.wait();
+        }
+    }
+}
+
+/// All that a published port is to Styxy, from its start to its end.
+fn a_published_port_is_known(mut world: World) {
+    world.start_engine();
+    let image = world.path("image.tar");
+    world.docker(&["import", &image, "image"]).ok();
+    let (port, _) = world.home.dev_range();
+    let number = port.to_string();
+    world.publish("db", port, "/elsewhere");
+    world.start_styxy();
+
+    let named = |checked: &Value| checked["system_usage"]["container"]["name"] == "db";
+    let checked = world.until("its name", &["check", &number, "--json"], named);
+    assert_eq!(checked["available"], false, "{checked:#}");
+    let container = &checked["system_usage"]["container"];
+    assert_eq!(container["engine"], world.program, "{checked:#}");
+    assert_eq!(container["container_port"], 80, "{checked:#}");
+    let other = world.styxy(&["allocate", "-s", "dev", "-p", &number, "--dry-run"]).ok();
+    assert_ne!(other.port(), port);
+    other.complains("db");
+    world.styxy(&["allocate", "-s", "dev", "-p", &number, "--exact"]).exits(1).complains("db");
+
+    // Stopped, it will want its port again: only who asks for that number gets it.
+    world.docker(&["stop", "-t", "0", "db"]).ok();
+    world.until("free", &["check", &number, "--json"], |checked| checked["available"] == true);
+    let pick = world.styxy(&["allocate", "-s", "dev", "--dry-run"]).ok().port();
+    assert_ne!(pick, port, "a stopped container's port is avoided");
+    let wish = world.styxy(&["allocate", "-s", "dev", "-p", &number, "--dry-run"]).ok();
+    assert_eq!(wish.port(), port, "but not when it is asked for");
+    world.docker(&["rm", "-f", "db"]).ok();
+
+    // A service of this project serves the port that was allocated for it, and holds it.
+    let project = world.home.work().display().to_string();
+    let web = world.styxy(&["allocate", "-s", "dev", "-n", "web"]).ok().port();
+    world.publish("web", web, &project);
+    let allocation = world.becomes(web, "listening", "web");
+    assert_eq!(allocation["expires_at"], Value::Null, "it holds: {allocation:#}");
+    world.docker(&["rm", "-f", "web"]).ok();
+    world.until("its end", &["list", "--json"], |list| {
+        list["allocations"].as_array().is_some_and(Vec::is_empty)
+    });
+
+    // Another project's is a stranger.
+    let mut other = world.inside(&["setsid", "sleep", "600"]);
+    let other = Running::spawn(other.current_dir("/").stdout(Stdio::null()));
+    // Only in its own session it has nothing to do with an engine that this test started.
+    eventually(PATIENCE, || {
+        let pid = Pid::from_raw(other.pid().cast_signed());
+        let session = rustix::process::getsid(pid);
+        if session.ok() == pid { Ok(()) } else { Err(format!("{session:?}")) }
+    });
+    let owner = other.pid().to_string();
+    let later = ["allocate", "-s", "dev", "-n", "later", "--pid", &owner];
+    let later = world.styxy(&later).ok().port();
+    world.publish("later", later, "/elsewhere");
+    world.becomes(later, "conflict", "later");
+    world.docker(&["rm", "-f", "later"]).ok();
+
+    // It hangs, then it is gone: a port is had as quickly as ever.
+    let engine = world.engine.as_mut().expect("it was started");
+    engine.signal(Signal::STOP);
+    world.styxy(&["allocate", "-s", "dev", "--dry-run"]).ok();
+    let engine = world.engine.as_mut().expect("it was started");
+    engine.signal(Signal::CONT);
+    engine.signal(Signal::TERM);
+    engine.wait();
+    world.styxy(&["allocate", "-s", "dev", "--dry-run"]).ok();
+}
+
+#[test]
+fn podman_publishes_a_port() {
+    let netavark = "/usr/lib/podman/netavark";
+    let needs = ["runc", netavark, "iptables", "busybox", "nsenter", "ip"];
+    if let Some(world) = World::new("podman", &needs) {
+        a_published_port_is_known(world);
+    }
+}
+
+#[test]
+fn docker_publishes_a_port() {
+    let needs = ["dockerd", "containerd", "runc", "iptables", "busybox", "nsenter", "ip"];
+    if let Some(world) = World::new("docker", &needs) {
+        a_published_port_is_known(world);
+    }
+}
+
+#[test]
+fn an_engine_that_never_answers_delays_nobody() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("run")).expect("there is room");
+    // It accepts nothing: connections wait in its backlog, and no byte comes back.
+    let silent = UnixListener::bind(home.path("run/docker.sock")).expect("a new socket");
+    let daemon = home.daemon();
+    let mut times: Vec<Duration> = (0..50)
+        .map(|_| {
+            let begin = Instant::now();
+            home.post("/allocate", json!({ "service_type": "dev", "dry_run": true })).expect(200);
+            begin.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    // An engine may take a quarter of a second for a question; half of the requests, at least,
+    // are far from waiting for one on any machine.
+    assert!(times[25] < Duration::from_millis(100), "{times:?}");
+    daemon.is_well(&home);
+    drop(silent);
+}
