@@ -40,7 +40,7 @@ pub(super) struct Bound {
 #[derive(Debug)]
 pub(super) struct OwnPath {
     path: PathBuf,
-    /// Device and inode.
+    /// Device and inode, which no other socket gets as long as this one is open.
     identity: (u64, u64),
 }
 
@@ -151,7 +151,8 @@ impl Bound {
 }
 
 impl OwnPath {
-    /// Removes it, unless another socket has its place by now: systemd puts its own there.
+    /// Removes it, unless another socket has its place by now: systemd puts its own there. Called
+    /// while the socket is open.
     pub(super) fn remove(&self) {
         let is_there = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
@@ -198,13 +199,17 @@ mod tests {
     fn a_path_is_removed_only_while_it_is_its_own() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("styxy/styxy.sock");
-        let (listener, own) = bind_unix(&path)?;
+        let (_listener, own) = bind_unix(&path)?;
         assert!(bind_unix(&path).is_err(), "somebody listens there");
-        drop(listener);
-        let (_listener, next) = bind_unix(&path)?;
+        // As systemd does it.
+        std::fs::remove_file(&path)?;
+        let systemd = UnixListener::bind(&path)?;
         own.remove();
-        assert!(path.exists(), "it is the next one's");
-        next.remove();
+        assert!(path.exists(), "it is systemd's");
+
+        drop(systemd);
+        let (_listener, own) = bind_unix(&path)?;
+        own.remove();
         assert!(!path.exists());
         Ok(())
     }

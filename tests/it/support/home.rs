@@ -26,12 +26,20 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Tests that measure time have the machine to themselves.
 static MACHINE: RwLock<()> = RwLock::new(());
 
+/// How a test has the machine, for as long as this lives.
 #[derive(Debug)]
-enum Share {
+pub(crate) enum Share {
     /// Others run beside.
     Beside { _guard: RwLockReadGuard<'static, ()> },
     /// Nobody else runs.
     Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl Share {
+    /// Others run beside.
+    pub(crate) fn beside() -> Self {
+        Self::Beside { _guard: MACHINE.read().unwrap_or_else(PoisonError::into_inner) }
+    }
 }
 
 /// One user's world. When dropped, every process that was started in it is gone.
@@ -53,8 +61,7 @@ impl Home {
 
     /// A home with `ports` ports, of which `dev` has all but twelve.
     pub(crate) fn with_ports(ports: u16) -> Self {
-        let guard = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-        Self::make(Share::Beside { _guard: guard }, ports)
+        Self::make(Share::beside(), ports)
     }
 
     /// The same, and no other test runs meanwhile.

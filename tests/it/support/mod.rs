@@ -12,7 +12,7 @@ mod tmpfs;
 mod wait;
 
 pub(crate) use daemon::Daemon;
-pub(crate) use home::Home;
+pub(crate) use home::{Home, Share};
 pub(crate) use http::{Address, Connection, Reply, Request};
 pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
 pub(crate) use output::Output;

@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use super::user::User;
-use crate::support::{Output, PATIENCE, eventually, finish, is_root, skip};
+use crate::support::{Output, PATIENCE, Share, eventually, finish, is_root, skip};
 
 /// The users that it has: name and id. No real user has such an id.
 pub(super) const USERS: [(&str, u32); 2] = [("ada", 61_001), ("bob", 61_002)];
@@ -28,6 +28,7 @@ pub(super) struct Machine {
     pid: u32,
     /// The name of its control group.
     cgroup: String,
+    _share: Share,
 }
 
 impl Machine {
@@ -50,6 +51,7 @@ impl Machine {
         if !Path::new("/lib/systemd/systemd").exists() {
             return Err("systemd is missing".to_owned());
         }
+        let share = Share::beside();
         let dir = prepare().map_err(|error| error.to_string())?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("styxy-test-{}-{number}", std::process::id());
@@ -76,7 +78,7 @@ impl Machine {
         let children = format!("/proc/{0}/task/{0}/children", init.id());
         let children = fs::read_to_string(children).map_err(|error| error.to_string())?;
         let pid = children.trim().parse().map_err(|_| format!("its init: {children:?}"))?;
-        let machine = Self { dir, init, pid, cgroup: name };
+        let machine = Self { dir, init, pid, cgroup: name, _share: share };
         eventually(PATIENCE, || {
             let journal = machine.root("run/systemd/journal/stdout");
             journal.exists().then_some(()).ok_or_else(|| "no journal yet".to_owned())
