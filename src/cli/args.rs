@@ -233,7 +233,7 @@ A name or port means what this project or instance has; a lock id always works.
 Examples:
   styxy release web
   styxy release 3000 3001
-  styxy release --instance claude_a 8000
+  styxy release --instance editor_a 8000
 
 Exit codes: 1 nothing to release, 77 it belongs to another project.")]
 pub(super) struct Release {
@@ -337,7 +337,7 @@ pub(super) enum Instance {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   export STYXY_INSTANCE=$(styxy instance register --pid $$)
-  styxy instance register claude_a --metadata branch=main")]
+  styxy instance register editor_a --metadata branch=main")]
 pub(super) struct Register {
     /// Id of the instance, instead of a new one
     #[arg(env = "STYXY_INSTANCE", hide_env_values = true)]

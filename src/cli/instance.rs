@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn an_instance_is_a_row() {
         let instance = api::Instance {
-            instance_id: "claude_a".to_owned(),
+            instance_id: "editor_a".to_owned(),
             working_directory: Some("/home/ada/src".to_owned()),
             process_id: None,
             registered_at: "2026-01-17T18:00:00.000Z".to_owned(),
@@ -108,7 +108,7 @@ mod tests {
         };
         assert_eq!(
             table(&view(), &[instance]).render(false),
-            "claude_a  -  ~/src  2  12s  branch=main\\u{1b}, tasks=2\n"
+            "editor_a  -  ~/src  2  12s  branch=main\\u{1b}, tasks=2\n"
         );
     }
 }

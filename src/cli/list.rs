@@ -169,7 +169,7 @@ mod tests {
             protocol: Protocol::Udp,
             service_name: None,
             process_id: None,
-            instance_id: Some("claude_a".to_owned()),
+            instance_id: Some("editor_a".to_owned()),
             project_path: None,
             expires_at: Some("2026-01-17T18:49:00.000Z".to_owned()),
             state: AllocationState::Reserved,
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(
             plain(&[leased, web()], true),
             "PORT    STATE      SERVICE  PROJECT     HELD BY             AGE\n\
-             53/udp  reserved   dev      -           claude_a, lease 8m  14m\n\
+             53/udp  reserved   dev      -           editor_a, lease 8m  14m\n\
              5173    listening  dev/web  ~/src/shop  vite (pid 812)      14m\n"
         );
         assert_eq!(plain(&[], false), "");

@@ -122,8 +122,8 @@ mod tests {
             say("released", json(&released)),
             "released      5173 dev/web in ~/src/shop: owner died"
         );
-        let lost = InstanceLost { instance_id: "claude_a".to_owned() };
-        assert_eq!(say("instance_lost", json(&lost)), "instance_lost claude_a");
+        let lost = InstanceLost { instance_id: "editor_a".to_owned() };
+        assert_eq!(say("instance_lost", json(&lost)), "instance_lost editor_a");
         let moved = Moved {
             project_path: "/home/ada/src/shop".to_owned(),
             service_type: "dev".to_owned(),

@@ -169,8 +169,8 @@ pub(super) mod tests {
         let owned = Allocation { listener: None, ..web() };
         assert_eq!(keeper(&view(), &owned), "pid 800");
         let of_instance =
-            Allocation { process_id: None, instance_id: Some("claude_a".to_owned()), ..owned };
-        assert_eq!(keeper(&view(), &of_instance), "instance claude_a");
+            Allocation { process_id: None, instance_id: Some("editor_a".to_owned()), ..owned };
+        assert_eq!(keeper(&view(), &of_instance), "instance editor_a");
         let leased = Allocation {
             instance_id: None,
             expires_at: Some("2026-01-17T18:49:00.000Z".to_owned()),

@@ -46,14 +46,14 @@ pub(super) fn every_kind() -> Vec<Change> {
         project_path: Some("/home/user/a project".to_owned()),
         slot: Some(3),
         owner: Some(Owner { process, started_at: 1_795_468_499, implicit: true }),
-        instance_id: Some("claude_a".to_owned()),
+        instance_id: Some("editor_a".to_owned()),
         lease: Some(Lease { length_ms: 600_000, until_ms: 1_234_567 }),
         taken_over: true,
         ..bare.clone()
     };
     let udp = Allocation { lock_id: Uuid::from_u128(2), protocol: Protocol::Udp, ..bare.clone() };
     let instance = Instance {
-        instance_id: "claude_a".to_owned(),
+        instance_id: "editor_a".to_owned(),
         working_directory: Some("/home/user".to_owned()),
         process: Some(process),
         registered_at_ms: 1_795_468_500_123,

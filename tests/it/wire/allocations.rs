@@ -42,7 +42,7 @@ fn allocate() {
     let full = json!({
         "service_type": "dev", "service_name": "main-app", "preferred_port": home.spare_port(0),
         "exact": true, "process_id": owner.pid(), "implicit_owner": false,
-        "instance_id": "claude_a", "project_path": home.work(), "lease_seconds": 60,
+        "instance_id": "editor_a", "project_path": home.work(), "lease_seconds": 60,
         "protocol": "both", "if_running": "another",
         "lock_id": "0e0b8c9e-3f0a-4a52-9d2c-6a3a4a1f8e11", "dry_run": false, "new_field": 1,
     });

@@ -23,29 +23,29 @@ fn instances() {
     let _daemon = home.daemon();
     let agent = owner();
     let body = json!({
-        "instance_id": "claude_a", "working_directory": home.work(), "process_id": agent.pid(),
+        "instance_id": "editor_a", "working_directory": home.work(), "process_id": agent.pid(),
         "metadata": { "model": "any", "nested": { "deep": [1, null, "x"] } },
     });
     let first = home.post("/instance/register", body.clone()).expect(201);
     has(&first, &["success", "instance_id", "heartbeat_seconds", "message"]);
     assert_eq!(first["heartbeat_seconds"], 30, "{first:#}");
-    assert_eq!(first["instance_id"], "claude_a");
+    assert_eq!(first["instance_id"], "editor_a");
     home.post("/instance/register", body.clone()).expect(200);
     let made = home.post("/instance/register", json!({})).expect(201);
     assert!(made["instance_id"].as_str().is_some_and(|id| !id.is_empty()), "{made:#}");
     let empty = home.send(&Request::json("POST", "/instance/register", &json!({}))).expect(201);
     assert_ne!(empty["instance_id"], made["instance_id"]);
 
-    let heartbeat = json!({ "instance_id": "claude_a" });
+    let heartbeat = json!({ "instance_id": "editor_a" });
     for beat in [
         home.post("/instance/heartbeat", heartbeat).expect(200),
-        home.send(&Request::new("PUT", "/instance/claude_a/heartbeat")).expect(200),
+        home.send(&Request::new("PUT", "/instance/editor_a/heartbeat")).expect(200),
     ] {
         has(&beat, &["success", "instance_id", "last_heartbeat"]);
         is_time(&beat["last_heartbeat"]);
     }
 
-    let request = json!({ "service_type": "dev", "instance_id": "claude_a" });
+    let request = json!({ "service_type": "dev", "instance_id": "editor_a" });
     let allocated = home.post("/allocate", request).expect(201);
     let list = home.get("/instance/list").expect(200);
     let list = list["instances"].as_array().expect("a list");
@@ -55,13 +55,13 @@ fn instances() {
         is_time(&instance["registered_at"]);
         is_time(&instance["last_heartbeat"]);
     }
-    let ours = list.iter().find(|one| one["instance_id"] == "claude_a").expect("it is there");
+    let ours = list.iter().find(|one| one["instance_id"] == "editor_a").expect("it is there");
     assert_eq!(ours["active_allocations"], json!([allocated["lock_id"]]), "{ours:#}");
     for field in ["working_directory", "process_id", "metadata"] {
         assert_eq!(ours[field], body[field], "{ours:#}");
     }
-    home.delete("/instance/claude_a").expect(200);
-    home.delete("/instance/claude_a").refused(404, "unknown_instance");
+    home.delete("/instance/editor_a").expect(200);
+    home.delete("/instance/editor_a").refused(404, "unknown_instance");
 }
 
 #[test]
