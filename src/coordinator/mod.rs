@@ -43,7 +43,7 @@ use crate::detect::watch::Watch;
 use crate::detect::{Host, process};
 use crate::error::Error;
 use crate::paths::Paths;
-use crate::registry::{Event, Moment, Policy, Process, Registry};
+use crate::registry::{Event, Moment, Policy, Process, Registry, milliseconds};
 use crate::store::{self, LockHolder, OpenError, Store};
 
 /// How long a daemon waits for a command that works on the journal to be done.
@@ -120,10 +120,6 @@ struct Planned {
 enum Journal {
     Open(Box<Store>),
     Closed(String),
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What time it is, for the registry.

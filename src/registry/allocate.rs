@@ -8,6 +8,7 @@ use super::candidates::{Origin, Search, Skip, seed};
 use super::machine::{Machine, Publisher};
 use super::model::{
     Allocation, Assignment, AssignmentKey, Change, Lease, Moment, Owner, Reason, Service,
+    milliseconds,
 };
 use super::reuse::{Reuse, granted_again, repeated};
 use super::{Event, Registry};
@@ -410,7 +411,6 @@ pub fn describe(allocation: &Allocation) -> String {
 impl Lease {
     /// A lease of `length` that begins now.
     pub fn starting(now: Moment, length: Duration) -> Self {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let length_ms = milliseconds(length);
         Self { length_ms, until_ms: milliseconds(now.monotonic).saturating_add(length_ms) }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::machine::{Listener, Machine};
-use super::model::{Allocation, Change, Moment, Owner, Process, Reason};
+use super::model::{Allocation, Change, Moment, Owner, Process, Reason, milliseconds};
 use super::tables::{Entry, Undo};
 use super::{Event, Registry};
 
@@ -116,7 +116,7 @@ impl Registry {
 
     /// Ends what has a deadline that has passed: leases, and instances that fell silent.
     pub fn expire(&mut self, machine: &mut impl Machine, now: Moment) {
-        let now_ms = u64::try_from(now.monotonic.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = milliseconds(now.monotonic);
         for lock_id in self.tables.leases_until(now_ms) {
             self.look(lock_id, machine);
             let Some(entry) = self.tables.allocations.get(&lock_id) else { continue };

@@ -31,6 +31,7 @@ pub use assignments::Wanted;
 pub use instances::Registration;
 pub use life::Holder;
 pub use machine::{Listener, Machine, Probe, Publisher};
+pub(crate) use model::milliseconds;
 pub use model::{
     Allocation, Assignment, AssignmentKey, Change, Instance, Lease, Moment, Owner, Process, Reason,
     Service,

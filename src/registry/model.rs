@@ -21,6 +21,11 @@ pub struct Moment {
     pub unix_ms: u64,
 }
 
+/// Whole milliseconds, as the journal and the interface count time.
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A process of this boot, so exactly that a recycled pid is never mistaken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Process {

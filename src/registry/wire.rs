@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::model::{Allocation, Assignment, Moment};
+use super::model::{Allocation, Assignment, Moment, milliseconds};
 use super::tables::{Entry, InstanceEntry};
 use super::{Listener, Registry};
 use crate::api::{self, AllocationState};
@@ -55,7 +55,7 @@ impl Registry {
 
 fn to_wire(allocation: &Allocation, listener: Option<&Listener>, now: Moment) -> api::Allocation {
     let expires_at = allocation.lease.map(|lease| {
-        let now_ms = u64::try_from(now.monotonic.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = milliseconds(now.monotonic);
         timestamp(now.unix_ms.saturating_add(lease.until_ms.saturating_sub(now_ms)))
     });
     api::Allocation {
