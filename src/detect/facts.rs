@@ -121,11 +121,15 @@ mod tests {
 
     #[test]
     fn a_plain_child_shares_the_session_and_has_no_lock_id() {
-        let child = Child::start(sleeper().env_remove("STYXY_LOCK_ID"), "sleep");
-        let facts = facts(&child);
+        // A leader of ours: that of the tests themselves may be in an outer pid namespace.
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600; true"]).env_remove("STYXY_LOCK_ID");
+        let leader = Child::start_session(&command, "sh");
+        let child = leader.child_named("sleep");
+        let directory = ProcDir::open(child).expect("it lives");
+        let facts = read(child, &directory, &directory).expect("it lives");
+        assert_eq!(facts.session, Some(leader.pid()));
         assert_eq!(facts.lock_id, None);
-        let session = rustix::process::getsid(None).expect("this process has a session");
-        assert_eq!(facts.session.and_then(|id| i32::try_from(id).ok()), Some(session.as_raw_pid()));
     }
 
     #[test]
