@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Stdio;
 
-use rustix::process::{Pid, getsid};
-
-use crate::support::{Connection, Home, PATIENCE, eventually, finish, port_of};
+use crate::support::{Connection, Home, PATIENCE, eventually, finish, port_of, session_of};
 
 #[test]
 fn two_hundred_allocations_at_once_get_two_hundred_ports_from_one_daemon() {
@@ -62,9 +60,9 @@ fn the_daemon_that_a_client_started_keeps_nothing_of_the_client() {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("our daemon");
     let open: Vec<_> = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
     assert!(!open.contains(&file), "it has the client's file open: {open:?}");
-    let session = |pid: Option<Pid>| getsid(pid).expect("a living process");
-    let raw = i32::try_from(pid.as_i64().expect("a pid")).expect("a pid");
-    assert_ne!(session(Pid::from_raw(raw)), session(None), "it is in the client's session");
+    let pid = pid.as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid");
+    let ours = session_of(std::process::id());
+    assert_ne!(session_of(pid), ours, "it is in the client's session");
 }
 
 #[test]

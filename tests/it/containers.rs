@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, Output, PATIENCE, Running, eventually, finish, has_program, in_new_network, is_root, skip,
+    Home, Output, PATIENCE, Running, eventually, finish, has_program, in_new_network, is_root,
+    session_of, skip,
 };
 
 /// A network of its own, with a Styxy daemon and one container engine in it.
@@ -248,9 +249,8 @@ fn a_published_port_is_known(mut world: World) {
     let other = Running::spawn(other.current_dir("/").stdout(Stdio::null()));
     // Only in its own session it has nothing to do with an engine that this test started.
     eventually(PATIENCE, || {
-        let pid = Pid::from_raw(other.pid().cast_signed());
-        let session = rustix::process::getsid(pid);
-        if session.ok() == pid { Ok(()) } else { Err(format!("{session:?}")) }
+        let session = session_of(other.pid());
+        if session == u64::from(other.pid()) { Ok(()) } else { Err(format!("it is {session}")) }
     });
     let owner = other.pid().to_string();
     let later = ["allocate", "-s", "dev", "-n", "later", "--pid", &owner];

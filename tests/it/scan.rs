@@ -16,7 +16,8 @@ fn a_scan_has_what_is_used_and_what_is_allocated_with_who_it_is() {
     let _daemon = home.daemon();
     let owner = owner();
     let (reserved, served) = (home.allocate_for(owner.pid()), home.allocate_for(owner.pid()));
-    let own = serve(&mut home.command("python3"), port_of(&served));
+    let lock_id = served["lock_id"].as_str().expect("a lock id");
+    let own = serve(home.command("python3").env("STYXY_LOCK_ID", lock_id), port_of(&served));
     let foreign = serve(home.command("python3").current_dir("/"), home.spare_port(0));
     let _datagrams = udp_socket(&format!("127.0.0.1:{}", home.spare_port(0)), false);
 

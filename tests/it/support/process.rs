@@ -132,11 +132,23 @@ pub(crate) fn ends_within(pid: u32, limit: Duration) -> bool {
     }
 }
 
-/// Field 22 of `/proc/PID/stat` (proc(5)): which process of that pid it is.
+/// When a process started, in clock ticks since boot; none when it is gone.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)
+}
+
+/// The session of a process, by its leader's pid; 0 where that is in an outer pid namespace.
+/// getsid(2) answers the same, but rustix makes no pid of a 0.
+#[track_caller]
+pub(crate) fn session_of(pid: u32) -> u64 {
+    stat_field(pid, 6).expect("a living process")
+}
+
+/// A number of proc_pid_stat(5), by its place there.
+fn stat_field(pid: u32, field: usize) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in parentheses, which may hold anything.
-    stat[stat.rfind(')')? + 2..].split(' ').nth(19)?.parse().ok()
+    stat[stat.rfind(')')? + 2..].split(' ').nth(field - 3)?.parse().ok()
 }
 
 fn readable_within(pidfd: &impl std::os::fd::AsFd, limit: Duration) -> bool {
