@@ -19,7 +19,7 @@ const LARGEST: u64 = 64 << 10;
 ///
 /// A diagnostic: the file cannot be read, is no regular file, is larger than 64 KiB, or is not
 /// UTF-8.
-pub(super) fn read(file: &Path) -> Result<Option<String>, Diagnostic> {
+pub(crate) fn read(file: &Path) -> Result<Option<String>, Diagnostic> {
     let bytes = match read_bytes(file) {
         Ok(bytes) => bytes,
         Err(error) if is_missing(&error) => return Ok(None),

@@ -14,6 +14,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use file::read as read_file;
 pub use nearest::nearest;
 
 /// The configuration in force.

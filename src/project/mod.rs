@@ -1,5 +1,11 @@
 //! The intelligence layer: what a developer works on.
 
 mod root;
+mod services;
+mod variable;
+mod worktree;
 
-pub use root::root_of;
+pub use root::{package_of, root_of};
+pub use services::{FILE as SERVICES_FILE, Service, Services};
+pub use variable::{port_variable_of, variable_of};
+pub use worktree::{branch, is_linked};

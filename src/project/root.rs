@@ -49,6 +49,15 @@ pub fn root_of(directory: &Path) -> Option<PathBuf> {
     root_beside(directory, std::env::var_os("HOME").map(PathBuf::from).as_deref())
 }
 
+/// The package below `root` that `directory` belongs to, as a path relative to `root`: the nearest
+/// directory with a project marker. `None` where that is the root itself, or there is none.
+///
+/// Both are taken as they are: `directory` has to be of [`root_of`]'s form, without symlinks.
+pub fn package_of<'d>(directory: &'d Path, root: &Path) -> Option<&'d Path> {
+    let below = directory.ancestors().take_while(|place| *place != root && place.starts_with(root));
+    below.filter(|place| has_marker(place)).find_map(|place| place.strip_prefix(root).ok())
+}
+
 fn root_beside(directory: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let directory = directory.canonicalize().ok()?;
     let home = home.and_then(|home| home.canonicalize().ok());
@@ -100,7 +109,7 @@ fn is_shared(place: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::process::Command;
@@ -140,7 +149,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn git(directory: &Path, arguments: &[&str]) {
+    pub(in crate::project) fn git(directory: &Path, arguments: &[&str]) {
         let output = Command::new("git")
             .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.org"])
             .args(["-c", "protocol.file.allow=always"])
@@ -176,6 +185,26 @@ mod tests {
         ] {
             assert_eq!(tree.root_of(directory).as_deref(), Some(root), "{directory}");
         }
+    }
+
+    #[test]
+    fn a_package_is_the_nearest_one_below_the_root() {
+        let tree = Tree::new(&[
+            "shop/package.json",
+            "shop/apps/web/package.json",
+            "shop/apps/web/src/",
+            "shop/apps/shared/",
+            "site/package.json",
+        ]);
+        let package = |directory: &str| {
+            let directory = tree.path(directory);
+            package_of(&directory, &tree.path("shop")).map(Path::to_owned)
+        };
+        assert_eq!(package("shop/apps/web/src"), Some("apps/web".into()));
+        assert_eq!(package("shop/apps/web"), Some("apps/web".into()));
+        assert_eq!(package("shop/apps/shared"), None);
+        assert_eq!(package("shop"), None, "that is the root");
+        assert_eq!(package("site"), None, "that is elsewhere");
     }
 
     #[test]
