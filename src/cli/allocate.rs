@@ -4,22 +4,32 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::args::Allocate;
-use super::context::{Context, project_at, read};
+use super::args::{Allocate, DEFAULT_TYPE};
+use super::assigned::assign;
+use super::context::{Context, read};
 use super::failure::{Exit, Failed};
+use super::here::Here;
 use super::output::{self, View, url};
 use super::owner::{Owner, new_lock_id};
 use super::{shell, words};
 use crate::api::{AllocateRequest, AllocateResponse, BatchRequest, BatchResponse, IfRunning};
 use crate::client::Failure;
+use crate::config::Config;
 use crate::coordinator::{Answer, Call};
+use crate::project::variable_of;
 
 /// How long `--wait` pauses before it asks again.
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn run(context: &Context, args: &Allocate) -> Result<ExitCode, Failed> {
     check_usage(args)?;
-    let call = call(requests(args)?);
+    let here = Here::at(args.project.as_deref(), context.settings())?;
+    here.warn(context);
+    let requests = requests(args, &here, context.settings());
+    if !args.dry_run {
+        prefer_declared(context, &here, &requests)?;
+    }
+    let call = call(requests);
     let answer = ask_until(context, &call, args.wait)?;
     if context.global.json {
         output::print_json(&answer.body)?;
@@ -47,7 +57,7 @@ fn check_usage(args: &Allocate) -> Result<(), Failed> {
     }
     let mut variables = BTreeMap::new();
     for name in &args.names {
-        if let Some(other) = variables.insert(shell::variable(name), name) {
+        if let Some(other) = variables.insert(variable_of(name), name) {
             let fact = format!("{other} and {name} would be the same variable");
             return Err(Failed::new(Exit::Usage, fact));
         }
@@ -56,13 +66,12 @@ fn check_usage(args: &Allocate) -> Result<(), Failed> {
 }
 
 /// One request for each port.
-fn requests(args: &Allocate) -> Result<Vec<AllocateRequest>, Failed> {
+fn requests(args: &Allocate, here: &Here, config: &Config) -> Vec<AllocateRequest> {
     let mut request = AllocateRequest {
-        service_type: args.service.clone(),
         preferred_port: args.port,
         exact: args.exact,
         instance_id: args.instance.id().map(str::to_owned),
-        project_path: project_at(args.project.as_deref())?,
+        project_path: here.project.clone(),
         lease_seconds: args.lease,
         protocol: args.protocol.into(),
         if_running: IfRunning::Another,
@@ -78,15 +87,38 @@ fn requests(args: &Allocate) -> Result<Vec<AllocateRequest>, Failed> {
     if let Some(owner) = owner {
         owner.fill(&mut request);
     }
-    let unnamed = if args.names.is_empty() { args.count.unwrap_or(1) } else { 0 };
-    let unnamed = (0..unnamed).map(|_| None);
-    let services = args.names.iter().cloned().map(Some).chain(unnamed);
-    let one = |service_name| AllocateRequest {
-        service_name,
-        lock_id: Some(new_lock_id()),
-        ..request.clone()
+    let one = |name: Option<&str>| {
+        let meant = here.meant(args.service.as_deref(), name, config);
+        AllocateRequest {
+            service_type: meant.service_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned()),
+            service_name: meant.name,
+            lock_id: Some(new_lock_id()),
+            ..request.clone()
+        }
     };
-    Ok(services.map(one).collect())
+    match args.count {
+        // Several of one service are not that service.
+        Some(count) => {
+            let unnamed = || AllocateRequest { service_name: None, ..one(None) };
+            (0..count).map(|_| unnamed()).collect()
+        }
+        None if args.names.is_empty() => vec![one(None)],
+        None => args.names.iter().map(|name| one(Some(name))).collect(),
+    }
+}
+
+/// Gives the services of styxy.toml their assignments, so that one which is asked for the first time
+/// gets the port that stands there.
+fn prefer_declared(
+    context: &Context,
+    here: &Here,
+    requests: &[AllocateRequest],
+) -> Result<(), Failure> {
+    let mut names = requests.iter().filter_map(|request| request.service_name.as_deref());
+    if names.any(|name| here.services.named(name).is_some()) {
+        assign(&mut context.connect()?, here)?;
+    }
+    Ok(())
 }
 
 /// Several requests are all granted or none.
@@ -178,7 +210,7 @@ fn answer_text(args: &Allocate, allocated: &[AllocateResponse]) -> String {
 fn variables(answer: &AllocateResponse, index: usize) -> (String, String) {
     match &answer.allocation.service_name {
         Some(name) => {
-            let name = shell::variable(name);
+            let name = variable_of(name);
             (format!("{name}_PORT"), format!("STYXY_LOCK_ID_{name}"))
         }
         None => (format!("PORT_{}", index + 1), format!("STYXY_LOCK_ID_{}", index + 1)),
@@ -218,8 +250,10 @@ mod tests {
 
     #[test]
     fn one_port_is_one_request_and_several_are_one_batch() {
-        let line = ["--project", "/", "--instance", "a"];
-        let one = call(requests(&args(&line)).expect("requests"));
+        let config = Config::built_in();
+        let here = Here { project: Some("/".to_owned()), ..Here::default() };
+        let line = ["--instance", "a"];
+        let one = call(requests(&args(&line), &here, &config));
         let Call::Allocate(request) = one else { panic!("{one:?}") };
         assert_eq!((request.service_type.as_str(), request.service_name), ("dev", None));
         assert_eq!(request.project_path.as_deref(), Some("/"));
@@ -227,7 +261,7 @@ mod tests {
         assert_eq!(request.process_id, None, "the instance holds it");
 
         let line = [&line[..], &["-n", "web", "-n", "api", "--lease", "90s"]].concat();
-        let batch = call(requests(&args(&line)).expect("requests"));
+        let batch = call(requests(&args(&line), &here, &config));
         let Call::AllocateBatch(BatchRequest { requests }) = batch else { panic!("{batch:?}") };
         let names: Vec<_> = requests.iter().map(|one| one.service_name.as_deref()).collect();
         assert_eq!(names, [Some("web"), Some("api")]);

@@ -57,6 +57,7 @@ pub(super) enum Command {
     List(List),
     Watch(Watch),
     Scan(Scan),
+    Env(Env),
     #[command(subcommand)]
     Instance(Instance),
     Cleanup(Cleanup),
@@ -92,7 +93,7 @@ pub(super) struct Run {
     /// Name of the service within this project; it keeps its port from run to run
     #[arg(short, long, value_name = "NAME")]
     pub(super) name: Option<String>,
-    /// Service type: dev, test, api, … (styxy config show) [default: dev]
+    /// Service type: dev, test, api, … (styxy config show), or a service of styxy.toml [default: dev]
     #[arg(short, long, value_name = "TYPE")]
     pub(super) service: Option<String>,
     /// Port to try first
@@ -104,9 +105,12 @@ pub(super) struct Run {
     /// If that name runs already, start a second one
     #[arg(long)]
     pub(super) another: bool,
+    /// One more port for the command, under a name of its own: in NAME_PORT and {port:NAME}
+    #[arg(long, value_name = "NAME")]
+    pub(super) also: Vec<String>,
     /// Environment variable for the port, instead of PORT
-    #[arg(long, value_name = "VAR", default_value = "PORT", value_parser = variable)]
-    pub(super) env: String,
+    #[arg(long, value_name = "VAR", value_parser = variable)]
+    pub(super) env: Option<String>,
     /// Fail with exit code 69 rather than run without a reservation
     #[arg(long, env = "STYXY_REQUIRE", hide_env = true, action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]
@@ -130,9 +134,9 @@ Examples:
 
 Exit codes: 1 port unavailable, 75 no port is free in the range.")]
 pub(super) struct Allocate {
-    /// Service type: dev, test, api, … (styxy config show)
-    #[arg(short, long, value_name = "TYPE", default_value = DEFAULT_TYPE)]
-    pub(super) service: String,
+    /// Service type: dev, test, api, … (styxy config show), or a service of styxy.toml [default: dev]
+    #[arg(short, long, value_name = "TYPE")]
+    pub(super) service: Option<String>,
     /// Name of the service within its project; several names are all allocated or none
     #[arg(short, long = "name", value_name = "NAME")]
     pub(super) names: Vec<String>,
@@ -314,6 +318,30 @@ pub(super) struct Scan {
     /// The ports: one, or first-last
     #[arg(default_value = "1-65535", value_parser = port_range)]
     pub(super) range: (u16, u16),
+}
+
+/// Print the ports of this project's services as variables
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The services are those of styxy.toml at the project's root or, without that file, those that ran here
+under a name. Their ports are the same in every shell and tomorrow; they hold nothing, and
+`styxy run -n NAME` uses them.
+
+Examples:
+  eval \"$(styxy env --shell)\"
+  styxy env --write .env.ports && docker compose --env-file .env.ports up
+
+Exit codes: 1 no services are known, 78 styxy.toml is wrong.")]
+pub(super) struct Env {
+    /// Print export commands for a shell to eval
+    #[arg(long, conflicts_with_all = ["dotenv", "json"])]
+    pub(super) shell: bool,
+    /// Print NAME=PORT lines for compose, direnv and dotenv [default]
+    #[arg(long, conflicts_with = "json")]
+    pub(super) dotenv: bool,
+    /// Put it into a file that styxy env may replace, when something changed
+    #[arg(long, value_name = "FILE")]
+    pub(super) write: Option<PathBuf>,
 }
 
 /// Manage instances: registered clients such as agents and editors

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::args;
 use super::context::Context;
 use super::failure::{Exit, Failed};
+use super::here::Here;
 use super::output::{self, View, printable};
 use crate::config::{Config, Diagnostic};
 use crate::paths::Paths;
+use crate::project::SERVICES_FILE;
 
 pub(super) fn run(context: &Context, args: &args::Config) -> Result<ExitCode, Failed> {
     let paths = Context::paths()?;
@@ -35,7 +37,9 @@ fn file_in_force(paths: &Paths) -> Option<&Path> {
 }
 
 fn check(context: &Context, paths: &Paths) -> Result<ExitCode, Failed> {
-    let (_, diagnostics) = Config::load(&paths.config_files);
+    let (config, mut diagnostics) = Config::load(&paths.config_files);
+    let here = Here::now(&config);
+    diagnostics.extend(here.diagnostics);
     let is_wrong = diagnostics.iter().any(|diagnostic| !diagnostic.is_warning);
     if context.global.json {
         let found: Vec<Value> = diagnostics.iter().map(diagnostic_json).collect();
@@ -48,6 +52,10 @@ fn check(context: &Context, paths: &Paths) -> Result<ExitCode, Failed> {
                 Some(file) => format!("styxy: {} is right", file.display()),
                 None => "styxy: there is no configuration file: the built-in one counts".to_owned(),
             });
+            if let Some(project) = here.project.filter(|_| !here.services.is_empty()) {
+                let file = Path::new(&project).join(SERVICES_FILE);
+                context.say(&format!("styxy: {} is right", file.display()));
+            }
         }
     }
     Ok(ExitCode::from(if is_wrong { Exit::Config.code() } else { 0 }))

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::args::Global;
 use super::failure::{Exit, Failed};
 use super::output::{self, printable};
+use crate::client::fallback::Fallback;
 use crate::client::{Autostart, Client, Failure};
 use crate::config::{Config, Diagnostic};
 use crate::coordinator::{Answer, Call};
@@ -47,16 +48,33 @@ impl Context {
         })
     }
 
+    /// The configuration, also where nobody can say where it is: then the built-in one counts.
+    pub(super) fn settings(&self) -> &Config {
+        match Self::paths() {
+            Ok(paths) => self.config(&paths),
+            Err(_) => self.config.get_or_init(Config::built_in),
+        }
+    }
+
+    /// What picks ports where there is neither a daemon nor a journal to write; what can be read of
+    /// the journal counts.
+    pub(super) fn fallback(&self) -> Fallback {
+        let fallback = Fallback::new(self.settings());
+        match Self::paths() {
+            Ok(paths) => fallback.with_assignments(&paths.state_dir),
+            Err(_) => fallback,
+        }
+    }
+
     /// Says the first fault of the configuration, and how to see the others.
-    fn warn_of(&self, diagnostics: &[Diagnostic]) {
+    pub(super) fn warn_of(&self, diagnostics: &[Diagnostic]) {
         let mut faults = diagnostics.iter().filter(|diagnostic| !diagnostic.is_warning);
         let Some(first) = faults.next() else { return };
-        let Diagnostic { file, line, column, message, .. } = first;
         let more = match faults.count() {
             0 => String::new(),
             count => format!(" (and {count} more: styxy config check)"),
         };
-        self.say(&format!("warning: {}:{line}:{column}: {message}{more}", file.display()));
+        self.say(&format!("warning: {}{more}", fault(first)));
     }
 
     /// Finds a daemon, starts one, or does without.
@@ -110,6 +128,12 @@ impl Context {
             output::print_error_line(&printable(line));
         }
     }
+}
+
+/// A fault of a configuration file, with its place.
+pub(super) fn fault(diagnostic: &Diagnostic) -> String {
+    let Diagnostic { file, line, column, message, .. } = diagnostic;
+    format!("{}:{line}:{column}: {message}", file.display())
 }
 
 /// Reads an answer.

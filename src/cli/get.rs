@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::Get;
-use super::context::{Context, project_here, read, to_json};
+use super::assigned::assign;
+use super::context::{Context, read, to_json};
 use super::failure::{Exit, Failed};
+use super::here::Here;
 use super::output::{self, View, url};
 use crate::api::{
     Allocation, AllocationState, AllocationsResponse, Assignment, AssignmentsResponse,
@@ -14,15 +16,22 @@ use crate::api::{
 use crate::coordinator::Call;
 
 pub(super) fn run(context: &Context, args: &Get) -> Result<ExitCode, Failed> {
-    let project = project_here();
+    let here = Here::now(context.settings());
+    here.warn(context);
+    let project = here.project.clone();
     let mut client = context.connect()?;
     let AllocationsResponse { allocations } = read(&client.call(&Call::Allocations)?)?;
     if let Some(live) = live(&allocations, project.as_deref(), &args.name) {
         return show(context, args, live.port, live);
     }
     if let Some(project) = &project {
-        let call = Call::Assignments(Some(project.clone()));
-        let AssignmentsResponse { assignments } = read(&client.call(&call)?)?;
+        // What styxy.toml names has a port, also before it ran for the first time.
+        let assignments = if here.services.named(&args.name).is_some() {
+            assign(&mut client, &here)?.assignments
+        } else {
+            let call = Call::Assignments(Some(project.clone()));
+            read::<AssignmentsResponse>(&client.call(&call)?)?.assignments
+        };
         if let Some(assigned) = assigned(&assignments, project, &args.name) {
             context.say(&format!("styxy: {} doesn't run now", args.name));
             return show(context, args, assigned.port, assigned);

@@ -2,6 +2,7 @@
 
 mod allocate;
 mod args;
+mod assigned;
 mod check;
 mod cleanup;
 mod completions;
@@ -9,13 +10,13 @@ mod config;
 mod context;
 mod daemon;
 mod doctor;
-mod exec;
+mod env;
 mod failure;
 mod feed;
 mod get;
+mod here;
 mod instance;
 mod list;
-mod nested;
 mod output;
 mod owner;
 mod release;
@@ -73,6 +74,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failed> {
         Command::List(args) => list::run(context, &args),
         Command::Watch(_) => watch::run(context),
         Command::Scan(args) => scan::run(context, &args),
+        Command::Env(args) => env::run(context, &args),
         Command::Instance(args) => instance::run(context, args),
         Command::Cleanup(args) => cleanup::run(context, &args),
         Command::Daemon(args) => daemon::run(context, args),

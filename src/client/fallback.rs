@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::api::{AllocateRequest, IfRunning, Protocol};
+use crate::api::{self, AllocateRequest, IfRunning, Protocol};
 use crate::config::Config;
 use crate::detect::ports;
 use crate::error::Error;
 use crate::registry::{
-    Allocation, Change, Listener, Machine, Moment, Owner, Policy, Probe, Process, Registry, Request,
+    Allocation, Assignment, Change, Listener, Machine, Moment, Owner, Policy, Probe, Process,
+    Registry, Request, Wanted,
 };
 use crate::store;
 
@@ -73,6 +74,38 @@ impl Fallback {
             }
             _ => Err(Error::invalid("port", "was granted without a probe")),
         }
+    }
+
+    /// The assignments of a project, as far as they are known.
+    pub fn assignments(&self, project: &str) -> Vec<api::Assignment> {
+        let all = self.registry.assignments();
+        all.filter(|it| it.key.project_path == project).map(Assignment::to_wire).collect()
+    }
+
+    /// Which port each of a project's services gets: the one that it has, or a new one that nobody
+    /// had at that moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownServiceType`], [`Error::RangeExhausted`].
+    pub fn assign(
+        &mut self,
+        project: &str,
+        services: &[api::AssignService],
+    ) -> Result<Vec<api::Assignment>, Error> {
+        let mut machine = Holding(Vec::new());
+        let one = |service: &api::AssignService| {
+            let wanted = Wanted {
+                service_type: service.service_type.clone(),
+                service_name: service.service_name.clone(),
+                wish: service.preferred_port,
+            };
+            let assigned = self.registry.assign(project, &wanted, &mut machine, NEVER)?;
+            Ok(assigned.0.to_wire())
+        };
+        let assignments = services.iter().map(one).collect::<Result<_, Error>>();
+        self.registry.commit();
+        assignments
     }
 }
 
@@ -134,16 +167,21 @@ impl Machine for Holding {
 mod tests {
     use super::*;
     use crate::config::ServiceType;
-    use crate::registry::{Assignment, AssignmentKey, Service};
+    use crate::registry::{AssignmentKey, Service};
     use std::net::TcpListener;
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    static NEXT: AtomicU16 = AtomicU16::new(0);
 
     /// Four ports in a row that nobody has, and a configuration that picks from them.
     fn config() -> (u16, Config) {
         let is_free =
             |port: &u16| (0..4).all(|step| ports::probe(port + step, Protocol::Tcp) == Probe::Free);
-        // Tests that run at the same time begin at different places.
-        let start = 40_000 + u16::try_from(std::process::id() % 1000).unwrap_or_default() * 10;
-        let first = (start..60_000).step_by(4).find(is_free).expect("four free ports");
+        // Tests that run at the same time have different ones, in this process and in others; below
+        // 32768, from where the kernel takes those of outgoing connections.
+        let start = 12_000 + u16::try_from(std::process::id() % 400).unwrap_or_default() * 20;
+        let mut steps = std::iter::repeat_with(|| start + NEXT.fetch_add(4, Ordering::Relaxed));
+        let first = steps.find(is_free).expect("four free ports");
         let mut config = Config::built_in();
         let port_range = Some(first..=first + 3);
         let own = ServiceType { port_range, ..ServiceType::default() };

@@ -27,6 +27,7 @@ mod named;
 mod openapi;
 mod owners;
 mod probing;
+mod project;
 mod scan;
 mod store;
 mod systemd;

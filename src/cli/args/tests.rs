@@ -93,8 +93,8 @@ fn durations_and_addresses_are_read() {
 #[test]
 fn names_and_counts_say_how_many() {
     let args = allocate(&["allocate", "-n", "web", "--name", "api", "-s", "test"]);
-    assert_eq!((args.names.len(), args.service.as_str()), (2, "test"));
-    assert_eq!(allocate(&["allocate"]).service, DEFAULT_TYPE);
+    assert_eq!((args.names.len(), args.service.as_deref()), (2, Some("test")));
+    assert_eq!(allocate(&["allocate"]).service, None);
     assert_eq!(allocate(&["allocate", "--count", "64"]).count, Some(64));
 }
 

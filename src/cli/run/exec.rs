@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::failure::{Exit, Failed};
+use super::super::failure::{Exit, Failed};
 use crate::api::Allocation;
 
 /// The port that a command is started with.
@@ -28,23 +28,70 @@ impl Place {
     }
 }
 
-/// Replaces this process with the command; `variable` carries the port beside `STYXY_PORT`.
+/// A port that goes by a name: of this service, of one beside it, or of a sibling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    /// `NAME` of `{port:NAME}`.
+    pub(super) name: String,
+    /// The variable that carries it, if one does.
+    pub(super) variable: Option<String>,
+    /// The port.
+    pub(super) port: u16,
+}
+
+/// All that a command is started with.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    /// The command and its arguments, with their marks.
+    pub(super) words: Vec<OsString>,
+    /// Its own port. What starts several programs has none: they would all take it.
+    pub(super) own: Option<Place>,
+    /// The variable that carries its own port beside `STYXY_PORT`.
+    pub(super) variable: Option<String>,
+    /// The ports that go by a name.
+    pub(super) named: Vec<Named>,
+    /// What names the allocations that are this process's, where there are several: a `styxy run`
+    /// within finds its own among them.
+    pub(super) lock_ids: Vec<String>,
+}
+
+/// Replaces this process with the command.
 ///
 /// Signals, terminal and exit code are then the command's own, and pid and start time stay.
 /// Descriptors of this process are close-on-exec, so a port that it holds is free at that moment.
 /// It returns only when that failed.
-pub(super) fn become_command(words: &[OsString], variable: &str, place: &Place) -> Failed {
-    let Some((program, arguments)) = words.split_first() else {
+pub(super) fn become_command(start: &Start) -> Failed {
+    let Some((program, arguments)) = start.words.split_first() else {
         return Failed::new(Exit::Usage, "no command is given");
     };
-    let port = place.port.to_string();
     let mut command = Command::new(program);
-    command.args(arguments.iter().map(|argument| with_port(argument, &port)));
-    command.env(variable, &port).env("STYXY_PORT", &port);
-    // What an outer `styxy run` has set is not this service's.
-    set(&mut command, "STYXY_LOCK_ID", place.lock_id.as_deref());
-    set(&mut command, "STYXY_NAME", place.name.as_deref());
+    command.args(arguments.iter().map(|argument| with_ports(argument, start)));
+    for named in &start.named {
+        if let Some(variable) = &named.variable {
+            command.env(variable, named.port.to_string());
+        }
+    }
+    set_own(&mut command, start);
+    let lock_ids = (start.lock_ids.len() > 1).then(|| start.lock_ids.join(","));
+    set(&mut command, "STYXY_LOCK_IDS", lock_ids.as_deref());
     not_executed(program, &command.exec())
+}
+
+/// Its own port; what an outer `styxy run` has set is not this service's.
+fn set_own(command: &mut Command, start: &Start) {
+    let own = start.own.as_ref();
+    let port = own.map(|own| own.port.to_string());
+    match (&start.variable, &port) {
+        (Some(variable), Some(port)) => _ = command.env(variable, port),
+        // What came from elsewhere than an outer `styxy run` is somebody's wish.
+        _ if std::env::var_os("PORT") == std::env::var_os("STYXY_PORT") => {
+            command.env_remove("PORT");
+        }
+        _ => {}
+    }
+    set(command, "STYXY_PORT", port.as_deref());
+    set(command, "STYXY_LOCK_ID", own.and_then(|own| own.lock_id.as_deref()));
+    set(command, "STYXY_NAME", own.and_then(|own| own.name.as_deref()));
 }
 
 fn set(command: &mut Command, name: &str, value: Option<&str>) {
@@ -63,15 +110,67 @@ fn not_executed(program: &OsStr, error: &io::Error) -> Failed {
     }
 }
 
-/// The argument with each `{port}` replaced. Arguments need not be UTF-8.
-fn with_port(argument: &OsStr, port: &str) -> OsString {
-    const MARK: &[u8] = b"{port}";
+/// Whose port a mark in an argument stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark<'a> {
+    /// `{port}`
+    Own,
+    /// `{port:NAME}`
+    Of(&'a [u8]),
+}
+
+/// The marks of an argument.
+pub(super) fn marks(argument: &OsStr) -> impl Iterator<Item = Mark<'_>> {
+    let mut rest = argument.as_bytes();
+    std::iter::from_fn(move || {
+        let (_, mark, behind) = next_mark(rest)?;
+        rest = behind;
+        Some(mark)
+    })
+}
+
+/// The next mark of an argument: what is before it, what it is, what is behind it. Arguments need
+/// not be UTF-8.
+fn next_mark(argument: &[u8]) -> Option<(&[u8], Mark<'_>, &[u8])> {
+    const BEGIN: &[u8] = b"{port";
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(&argument[from..], BEGIN) {
+        let at = from + at;
+        let rest = &argument[at + BEGIN.len()..];
+        let mark = match rest.first() {
+            Some(b'}') => Some((Mark::Own, 1)),
+            Some(b':') => {
+                let end = memchr::memchr(b'}', rest).filter(|end| *end > 1);
+                end.map(|end| (Mark::Of(&rest[1..end]), end + 1))
+            }
+            _ => None,
+        };
+        if let Some((mark, length)) = mark {
+            return Some((&argument[..at], mark, &rest[length..]));
+        }
+        from = at + BEGIN.len();
+    }
+    None
+}
+
+/// The argument with each mark replaced by its port. One without a port stays: there are none, the
+/// plan has seen to it.
+fn with_ports(argument: &OsStr, start: &Start) -> OsString {
     let mut rest = argument.as_bytes();
     let mut replaced = Vec::with_capacity(rest.len());
-    while let Some(at) = rest.windows(MARK.len()).position(|window| window == MARK) {
-        replaced.extend_from_slice(&rest[..at]);
-        replaced.extend_from_slice(port.as_bytes());
-        rest = &rest[at + MARK.len()..];
+    while let Some((before, mark, behind)) = next_mark(rest) {
+        replaced.extend_from_slice(before);
+        let port = match mark {
+            Mark::Own => start.own.as_ref().map(|own| own.port),
+            Mark::Of(name) => {
+                start.named.iter().find(|it| it.name.as_bytes() == name).map(|it| it.port)
+            }
+        };
+        match port {
+            Some(port) => replaced.extend_from_slice(port.to_string().as_bytes()),
+            None => replaced.extend_from_slice(&rest[before.len()..rest.len() - behind.len()]),
+        }
+        rest = behind;
     }
     replaced.extend_from_slice(rest);
     OsString::from_vec(replaced)
@@ -81,25 +180,40 @@ fn with_port(argument: &OsStr, port: &str) -> OsString {
 mod tests {
     use super::*;
 
+    fn start(words: &[&str]) -> Start {
+        let named = Named { name: "odd name".to_owned(), variable: None, port: 4000 };
+        Start {
+            words: words.iter().map(Into::into).collect(),
+            own: Some(Place { port: 3000, lock_id: None, name: None }),
+            variable: Some("PORT".to_owned()),
+            named: vec![named],
+            lock_ids: vec![],
+        }
+    }
+
     #[test]
     fn every_port_mark_in_an_argument_is_replaced() {
-        let table: [(&[u8], &[u8]); 6] = [
+        let table: [(&[u8], &[u8]); 10] = [
             (b"--listen=127.0.0.1:{port}", b"--listen=127.0.0.1:3000"),
             (b"{port}:{port}", b"3000:3000"),
             (b"{{port}}", b"{3000}"),
             (b"{por", b"{por"),
             (b"", b""),
             (b"\xff{port}\xfe", b"\xff3000\xfe"),
+            (b"{port:odd name}/{port}", b"4000/3000"),
+            (b"{port:api}", b"{port:api}"),
+            (b"{port:}{port{port}", b"{port:}{port3000"),
+            (b"{ports}", b"{ports}"),
         ];
         for (argument, expected) in table {
-            assert_eq!(with_port(OsStr::from_bytes(argument), "3000").as_bytes(), expected);
+            let replaced = with_ports(OsStr::from_bytes(argument), &start(&[]));
+            assert_eq!(replaced.as_bytes(), expected);
         }
     }
 
     #[test]
     fn what_cannot_be_executed_exits_as_in_sh() {
-        let place = Place { port: 3000, lock_id: None, name: None };
-        let run = |program: &str| become_command(&[program.into()], "PORT", &place);
+        let run = |program: &str| become_command(&start(&[program]));
         assert_eq!(run("/nowhere/styxy-test").exit, Exit::NotFound);
         assert_eq!(run("/etc").exit, Exit::NotExecutable);
         let file = tempfile::NamedTempFile::new().expect("a file without the x bit");

@@ -1,77 +1,102 @@
 //! A `run` inside a `run`: `styxy run -- npm run dev`, whose script says `styxy run -- vite`.
 
-use super::args::Run;
-use super::context::read;
-use crate::api::{Allocation, AllocationState, AllocationsResponse};
-use crate::client::Client;
+use super::super::args::Run;
+use super::super::context::read;
+use super::plan::Plan;
+use crate::api::{AllocateRequest, Allocation, AllocationState, AllocationsResponse};
+use crate::client::{Client, Failure};
 use crate::coordinator::Call;
 
-/// The allocation that an outer `run` of the same service has made for this one, if it did.
-///
-/// Where that cannot be found out, this is a `run` like any other.
-pub(super) fn inherited(
-    client: &mut Client,
-    args: &Run,
-    project: Option<&str>,
-) -> Option<Allocation> {
-    let lock_id = std::env::var("STYXY_LOCK_ID").ok().filter(|id| !id.is_empty())?;
-    let port: u16 = std::env::var("STYXY_PORT").ok()?.parse().ok()?;
-    let list: AllocationsResponse = read(&client.call(&Call::Allocations).ok()?).ok()?;
-    let outer = list.allocations.into_iter().find(|one| one.lock_id == lock_id)?;
-    (outer.port == port && is_same_service(&outer, args, project)).then_some(outer)
+/// What an outer `run` has allocated for this one, if it did.
+#[derive(Debug, Default)]
+pub(super) struct Outer {
+    allocations: Vec<Allocation>,
+    /// A type was asked for, so only that will do.
+    is_typed: bool,
+    /// A port was asked for, so only that will do.
+    port: Option<u16>,
 }
 
-/// Whether the outer allocation is what this `run` asks for, and still waits for its server. A
-/// terminal inside a server that was started with `run` inherits the same variables, but there the
-/// port is in use.
-fn is_same_service(outer: &Allocation, args: &Run, project: Option<&str>) -> bool {
-    let same_service = match (&outer.service_name, &args.name) {
-        (Some(outer), Some(name)) => outer == name,
-        (None, None) => args.service.as_ref().is_none_or(|wanted| *wanted == outer.service_type),
-        _ => false,
-    };
-    same_service
-        && !args.another
-        && outer.state == AllocationState::Reserved
-        && outer.project_path.as_deref() == project
-        && args.port.is_none_or(|port| port == outer.port)
+/// The allocations of the outer `run` that wait for their servers.
+///
+/// # Errors
+///
+/// [`Failure`], when nobody can be asked.
+pub(super) fn inherited(client: &mut Client, args: &Run, plan: &Plan) -> Result<Outer, Failure> {
+    let lock_ids = lock_ids();
+    if lock_ids.is_empty() || args.another {
+        return Ok(Outer::default());
+    }
+    let list: AllocationsResponse = read(&client.call(&Call::Allocations)?)?;
+    let is_outer = |it: &Allocation| lock_ids.contains(&it.lock_id);
+    let allocations = list.allocations.into_iter().filter(is_outer).collect();
+    Ok(Outer { allocations, is_typed: plan.is_typed, port: args.port })
+}
+
+/// The lock ids that the environment names. One without its port is no `run`'s.
+fn lock_ids() -> Vec<String> {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let own = variable("STYXY_PORT").and_then(|_| variable("STYXY_LOCK_ID"));
+    let all = variable("STYXY_LOCK_IDS").unwrap_or_default();
+    own.into_iter().chain(all.split(',').filter(|id| !id.is_empty()).map(str::to_owned)).collect()
+}
+
+impl Outer {
+    /// The outer allocation that `request` asks for, if it still waits for its server. A terminal
+    /// inside a server that was started with `run` inherits the same variables, but there the port
+    /// is in use.
+    pub(super) fn of(&self, request: &AllocateRequest) -> Option<&Allocation> {
+        self.allocations.iter().find(|outer| {
+            let same_service = match (&outer.service_name, &request.service_name) {
+                (Some(outer), Some(name)) => outer == name,
+                (None, None) => !self.is_typed || request.service_type == outer.service_type,
+                _ => false,
+            };
+            same_service
+                && outer.state == AllocationState::Reserved
+                && outer.project_path == request.project_path
+                && self.port.is_none_or(|port| port == outer.port)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::super::args::{Cli, Command};
-    use super::super::words::tests::web;
+    use super::super::super::words::tests::web;
     use super::*;
 
     #[test]
     fn a_run_inside_a_run_of_the_same_service_inherits() {
-        let same = |line: &[&str], outer: &Allocation| {
-            let line = [&["styxy", "run"], line, &["true"]].concat();
-            let cli = Cli::try_parse_from(line).expect("it parses");
-            let Command::Run(args) = cli.command else { panic!("{:?}", cli.command) };
-            is_same_service(outer, &args, Some("/home/ada/src/shop"))
-        };
         let named = Allocation { state: AllocationState::Reserved, listener: None, ..web() };
         let unnamed = Allocation { service_name: None, ..named.clone() };
-        let table: [(&[&str], &Allocation, bool); 9] = [
-            (&["-n", "web"], &named, true),
-            (&["-n", "api"], &named, false),
-            (&[], &named, false),
-            (&[], &unnamed, true),
-            (&["-s", "dev"], &unnamed, true),
-            (&["-s", "api"], &unnamed, false),
-            (&["-n", "web"], &unnamed, false),
-            (&["-n", "web", "-p", "5173"], &named, true),
-            (&["-n", "web", "-p", "4000"], &named, false),
+        let inherits = |outer: &Allocation, name: Option<&str>, service_type, port| {
+            let is_typed = Option::is_some(&service_type);
+            let request = AllocateRequest {
+                service_name: name.map(str::to_owned),
+                service_type: service_type.unwrap_or("dev").to_owned(),
+                project_path: Some("/home/ada/src/shop".to_owned()),
+                ..AllocateRequest::default()
+            };
+            let outer = Outer { allocations: vec![outer.clone()], is_typed, port };
+            outer.of(&request).is_some()
+        };
+        let table = [
+            (&named, Some("web"), None, None, true),
+            (&named, Some("api"), None, None, false),
+            (&named, None, None, None, false),
+            (&unnamed, None, None, None, true),
+            (&unnamed, None, Some("dev"), None, true),
+            (&unnamed, None, Some("api"), None, false),
+            (&unnamed, Some("web"), None, None, false),
+            (&named, Some("web"), None, Some(5173), true),
+            (&named, Some("web"), None, Some(4000), false),
         ];
-        for (line, outer, expected) in table {
-            assert_eq!(same(line, outer), expected, "{line:?}");
+        for (outer, name, service_type, port, expected) in table {
+            let case = format!("{name:?} {service_type:?} {port:?}");
+            assert_eq!(inherits(outer, name, service_type, port), expected, "{case}");
         }
-        assert!(!same(&["-n", "web", "--another"], &named), "a second one is asked for");
-        assert!(!same(&["-n", "web"], &web()), "its server listens already");
+        assert!(!inherits(&web(), Some("web"), None, None), "its server listens already");
         let elsewhere = Allocation { project_path: Some("/srv".to_owned()), ..named };
-        assert!(!same(&["-n", "web"], &elsewhere), "it is another project's");
+        assert!(!inherits(&elsewhere, Some("web"), None, None), "it is another project's");
     }
 }

@@ -1,0 +1,226 @@
+//! What a `styxy run` asks for, before anybody is asked.
+
+use super::super::args::{DEFAULT_TYPE, Run};
+use super::super::failure::{Exit, Failed};
+use super::super::here::Here;
+use super::super::owner::{Owner, new_lock_id};
+use super::exec::{Mark, marks};
+use crate::api::{AllocateRequest, IfRunning};
+use crate::config::{Config, nearest};
+use crate::project::port_variable_of;
+
+/// One port that is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// The request. This process is the owner: it becomes the command.
+    pub(super) request: AllocateRequest,
+    /// The variable that carries the port of a service with a name.
+    pub(super) variable: Option<String>,
+}
+
+/// What a run asks for.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The command's own port first, if it has one; then those beside it.
+    pub(super) wanted: Vec<Wanted>,
+    /// The first is the command's own.
+    pub(super) has_own: bool,
+    /// The variable that carries the command's own port.
+    pub(super) variable: Option<String>,
+    /// A type was asked for, in words or by styxy.toml.
+    pub(super) is_typed: bool,
+}
+
+impl Plan {
+    /// What `args` ask for, typed `here`. An `orchestrator` starts several programs, which must not
+    /// share one port: each service of styxy.toml has its own, and PORT is set only if that was
+    /// asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`]: a `{port:NAME}` of a service that is not known.
+    pub(super) fn new(
+        args: &Run,
+        here: &Here,
+        config: &Config,
+        orchestrator: Option<&str>,
+    ) -> Result<Self, Failed> {
+        let meant = here.meant(args.service.as_deref(), args.name.as_deref(), config);
+        let is_typed = meant.service_type.is_some();
+        let service_type = meant.service_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+        let is_own_wanted = args.port.is_some()
+            || args.env.is_some()
+            || meant.is_named
+            || all_marks(args).any(|mark| mark == Mark::Own);
+        let has_own = orchestrator.is_none() || is_own_wanted;
+        let mut plan = Self {
+            wanted: Vec::new(),
+            has_own,
+            variable: match orchestrator {
+                Some(_) => args.env.clone(),
+                None => Some(args.env.clone().unwrap_or_else(|| "PORT".to_owned())),
+            },
+            is_typed,
+        };
+        if has_own {
+            let name = meant.name.or_else(|| here.package_name(&service_type));
+            // `--reuse` wants no more of what runs than its URL, and the refusal has that.
+            let is_single = meant.is_named && !args.another;
+            let if_running = if is_single { IfRunning::Refuse } else { IfRunning::Another };
+            plan.add(here, name.as_deref(), &service_type, if_running);
+            plan.wanted[0].request.preferred_port = args.port;
+        }
+        let beside = args.also.iter().map(String::as_str);
+        let declared = here.services.all().iter().map(|service| service.name.as_str());
+        let declared = declared.filter(|_| orchestrator.is_some());
+        for name in beside.chain(declared) {
+            if !plan.wanted.iter().any(|it| it.request.service_name.as_deref() == Some(name)) {
+                let declared = here.services.named(name).map(|it| it.service_type.as_str());
+                plan.add(here, Some(name), declared.unwrap_or(&service_type), IfRunning::Another);
+            }
+        }
+        plan.check_marks(args, here)?;
+        Ok(plan)
+    }
+
+    fn add(&mut self, here: &Here, name: Option<&str>, service_type: &str, if_running: IfRunning) {
+        let mut request = AllocateRequest {
+            service_type: service_type.to_owned(),
+            service_name: name.map(str::to_owned),
+            instance_id: std::env::var("STYXY_INSTANCE").ok().filter(|id| !id.is_empty()),
+            project_path: here.project.clone(),
+            lock_id: Some(new_lock_id()),
+            if_running,
+            ..AllocateRequest::default()
+        };
+        Owner::this_process().fill(&mut request);
+        let declared = |name| here.services.named(name).map(|it| it.variable.clone());
+        let variable = name.map(|name| declared(name).unwrap_or_else(|| port_variable_of(name)));
+        self.wanted.push(Wanted { request, variable });
+    }
+
+    /// A mark that stands for no port is a misspelling.
+    fn check_marks(&self, args: &Run, here: &Here) -> Result<(), Failed> {
+        let wanted = self.wanted.iter().filter_map(|it| it.request.service_name.as_deref());
+        let declared = here.services.all().iter().map(|it| it.name.as_str());
+        let known: Vec<&str> = wanted.chain(declared).collect();
+        let unknown = all_marks(args).find_map(|mark| match mark {
+            Mark::Of(name) if !known.iter().any(|it| it.as_bytes() == name) => Some(name),
+            _ => None,
+        });
+        let Some(name) = unknown else { return Ok(()) };
+        let name = String::from_utf8_lossy(name);
+        let failed =
+            Failed::new(Exit::Usage, format!("{{port:{name}}}: no service '{name}' is known here"));
+        Err(match nearest(&name, known) {
+            Some(word) => failed.next(format!("{{port:{word}}}")),
+            None => failed.next(format!("--also {name}, or name it in styxy.toml")),
+        })
+    }
+}
+
+/// The marks of the command's arguments.
+fn all_marks(args: &Run) -> impl Iterator<Item = Mark<'_>> {
+    args.command.iter().skip(1).flat_map(|argument| marks(argument))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::super::args::{Cli, Command};
+    use super::*;
+    use crate::project::Services;
+
+    fn plan(line: &[&str], orchestrator: Option<&str>) -> Result<Plan, Failed> {
+        let config = Config::built_in();
+        let line = [&["styxy", "run"], line].concat();
+        let args = match Cli::try_parse_from(line).expect("it parses").command {
+            Command::Run(args) => args,
+            other => panic!("{other:?}"),
+        };
+        let text = "[services.web]\nport = 5173\n[services.api]\ntype = \"api\"\nenv = \"API\"";
+        let file = std::path::Path::new("styxy.toml");
+        let (services, wrong) = Services::parse(file, text, &config);
+        assert_eq!(wrong, []);
+        let project = Some("/home/ada/src/shop".to_owned());
+        Plan::new(&args, &Here { project, services, ..Here::default() }, &config, orchestrator)
+    }
+
+    /// Type, name and variable of a port.
+    type Told<'a> = (&'a str, Option<&'a str>, Option<&'a str>);
+
+    fn told(plan: &Plan) -> Vec<Told<'_>> {
+        let wanted = plan.wanted.iter();
+        wanted
+            .map(|Wanted { request, variable }| {
+                let AllocateRequest { service_type, service_name, .. } = request;
+                (service_type.as_str(), service_name.as_deref(), variable.as_deref())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_a_named_service_is_refused_when_it_runs_already() {
+        let table: [(&[&str], IfRunning); 6] = [
+            (&["true"], IfRunning::Another),
+            (&["--reuse", "true"], IfRunning::Another),
+            (&["-n", "web", "true"], IfRunning::Refuse),
+            (&["-s", "web", "true"], IfRunning::Refuse),
+            (&["-n", "web", "--reuse", "true"], IfRunning::Refuse),
+            (&["-n", "web", "--another", "true"], IfRunning::Another),
+        ];
+        for (line, expected) in table {
+            let plan = plan(line, None).expect("a plan");
+            assert_eq!(plan.wanted[0].request.if_running, expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_what_styxy_toml_says_unless_another_type_is_typed() {
+        let table: [(&[&str], Told<'_>); 5] = [
+            (&["true"], ("dev", None, None)),
+            (&["-s", "docs", "true"], ("docs", None, None)),
+            (&["-n", "api", "true"], ("api", Some("api"), Some("API"))),
+            (&["-n", "api", "-s", "proxy", "true"], ("proxy", Some("api"), Some("API"))),
+            (&["-n", "hmr", "true"], ("dev", Some("hmr"), Some("HMR_PORT"))),
+        ];
+        for (line, expected) in table {
+            assert_eq!(told(&plan(line, None).expect("a plan")), [expected], "{line:?}");
+        }
+        // A type and a service may have one name: then it is the type.
+        let api = plan(&["-s", "api", "true"], None).expect("a plan");
+        assert_eq!(told(&api), [("api", None, None)]);
+    }
+
+    #[test]
+    fn the_ports_beside_are_asked_for_in_the_same_breath() {
+        let line = ["-n", "web", "--also", "hmr", "--also", "api", "--also", "hmr", "true"];
+        let plan = plan(&line, None).expect("a plan");
+        let hmr = ("dev", Some("hmr"), Some("HMR_PORT"));
+        let expected =
+            [("dev", Some("web"), Some("WEB_PORT")), hmr, ("api", Some("api"), Some("API"))];
+        assert_eq!(told(&plan), expected);
+        assert_eq!(plan.variable.as_deref(), Some("PORT"));
+    }
+
+    #[test]
+    fn what_starts_several_programs_gets_a_port_for_each_and_none_for_all() {
+        let both = [("dev", Some("web"), Some("WEB_PORT")), ("api", Some("api"), Some("API"))];
+        let turbo = plan(&["turbo", "dev"], Some("turbo")).expect("a plan");
+        assert_eq!((told(&turbo), turbo.has_own, &turbo.variable), (both.to_vec(), false, &None));
+        let named = plan(&["-n", "web", "turbo", "dev"], Some("turbo")).expect("a plan");
+        assert_eq!((told(&named), named.has_own, &named.variable), (both.to_vec(), true, &None));
+        let env = plan(&["--env", "P", "turbo", "dev", "{port}"], Some("turbo")).expect("a plan");
+        assert_eq!((env.wanted.len(), env.has_own), (3, true));
+        assert_eq!(env.variable.as_deref(), Some("P"));
+    }
+
+    #[test]
+    fn a_mark_of_an_unknown_service_is_wrong_usage() {
+        assert!(plan(&["true", "{port:api}", "{port:web}", "{port}"], None).is_ok());
+        assert!(plan(&["--also", "hmr", "true", "{port:hmr}"], None).is_ok());
+        let failed = plan(&["true", "{port:apii}"], None).expect_err("a misspelling");
+        assert_eq!(failed.exit, Exit::Usage);
+    }
+}
