@@ -301,8 +301,20 @@ pub struct SuggestResponse {
     pub suggestions: Vec<u16>,
     /// How many there are.
     pub count: usize,
+    /// What speaks for each of them, in the same order.
+    #[serde(default)]
+    pub reasons: Vec<Reasoned>,
     /// One sentence for a person.
     pub message: String,
+}
+
+/// A suggested port, with what speaks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reasoned {
+    /// The port.
+    pub port: u16,
+    /// A few words for a person.
+    pub reason: String,
 }
 
 /// `POST /instance/register`.

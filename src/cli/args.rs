@@ -269,11 +269,15 @@ pub(super) struct Check {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   styxy suggest
-  styxy suggest api --count 3")]
+  styxy suggest api --count 3
+  styxy suggest -p 3000 --json | jq '.reasons'")]
 pub(super) struct Suggest {
     /// Service type: dev, test, api, … (styxy config show)
     #[arg(value_name = "TYPE", default_value = DEFAULT_TYPE)]
     pub(super) service_type: String,
+    /// Port to look close to
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
     /// How many
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) count: u16,

@@ -50,8 +50,9 @@ impl From<&Call> for Request {
             Call::Check(port, protocol) => {
                 Self::get(format!("/check/{port}?protocol={}", protocol.as_str()))
             }
-            Call::Suggest(service_type, count) => {
-                Self::get(format!("{}?count={count}", path("/suggest/", service_type)))
+            Call::Suggest(service_type, wish, count) => {
+                let near = wish.map(|wish| format!("&preferred_port={wish}")).unwrap_or_default();
+                Self::get(format!("{}?count={count}{near}", path("/suggest/", service_type)))
             }
             Call::Register(request) => Self::post("/instance/register", request),
             Call::Heartbeat(request) => Self::post("/instance/heartbeat", request),
@@ -109,7 +110,9 @@ mod tests {
 
         let request = Request::from(&Call::Check(3000, api::Protocol::Both));
         assert_eq!(request, Request::get("/check/3000?protocol=both"));
-        let request = Request::from(&Call::Suggest("dev".to_owned(), 3));
+        let request = Request::from(&Call::Suggest("dev".to_owned(), None, 3));
         assert_eq!(request, Request::get("/suggest/dev?count=3"));
+        let request = Request::from(&Call::Suggest("dev".to_owned(), Some(3000), 3));
+        assert_eq!(request, Request::get("/suggest/dev?count=3&preferred_port=3000"));
     }
 }

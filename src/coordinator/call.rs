@@ -19,8 +19,8 @@ pub enum Call {
     Release(String),
     /// `GET /check/{port}?protocol=`
     Check(u16, api::Protocol),
-    /// `GET /suggest/{serviceType}?count=`
-    Suggest(String, usize),
+    /// `GET /suggest/{serviceType}?count=&preferred_port=`
+    Suggest(String, Option<u16>, usize),
     /// `POST /instance/register`
     Register(api::RegisterRequest),
     /// `POST /instance/heartbeat`
@@ -89,8 +89,8 @@ impl Coordinator {
             Call::Renew(lock_id, request) => Ok(Answer::ok(&self.renew(lock_id, request)?)),
             Call::Release(lock_id) => Ok(Answer::ok(&self.release(lock_id)?)),
             Call::Check(port, protocol) => Ok(Answer::ok(&self.check(*port, *protocol))),
-            Call::Suggest(service_type, count) => {
-                Ok(Answer::ok(&self.suggest(service_type, *count)?))
+            Call::Suggest(service_type, wish, count) => {
+                Ok(Answer::ok(&self.suggest(service_type, *wish, *count)?))
             }
             Call::Register(request) => {
                 let (answer, is_new) = self.register(request, peer)?;

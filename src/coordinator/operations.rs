@@ -4,7 +4,7 @@ use super::{Coordinator, Inner, Journal, now, validate};
 use crate::api::{self, Protocol};
 use crate::detect::holders;
 use crate::error::Error;
-use crate::registry::{Allocation, Moment, Registry};
+use crate::registry::{Allocation, Moment, Registry, Suggestions};
 
 impl Coordinator {
     /// `POST /allocate/{lockId}/renew`.
@@ -96,19 +96,30 @@ impl Coordinator {
     /// # Errors
     ///
     /// [`Error::UnknownServiceType`], [`Error::InvalidValue`].
-    pub fn suggest(&self, service_type: &str, count: usize) -> Result<api::SuggestResponse, Error> {
+    pub fn suggest(
+        &self,
+        service_type: &str,
+        wish: Option<u16>,
+        count: usize,
+    ) -> Result<api::SuggestResponse, Error> {
         let count = validate::count(count)?;
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let suggestions = inner.registry.suggest(service_type, count, &mut inner.host);
-        let suggestions = suggestions.map_err(|error| self.with_nearest(error))?;
-        let count = suggestions.len();
-        let ports = if count == 1 { "port is" } else { "ports are" };
+        let found = inner.registry.suggest(service_type, wish, count, &mut inner.host);
+        let Suggestions { ports, note } = found.map_err(|error| self.with_nearest(error))?;
+        let count = ports.len();
+        let ports_are = if count == 1 { "port is" } else { "ports are" };
+        let mut message =
+            format!("{count} {ports_are} free for {service_type}; nothing is reserved");
+        if let Some(note) = note {
+            message = format!("{note}: {message}");
+        }
         Ok(api::SuggestResponse {
             service_type: service_type.to_owned(),
-            message: format!("{count} {ports} free for {service_type}; nothing is reserved"),
-            suggestions,
+            suggestions: ports.iter().map(|it| it.port).collect(),
             count,
+            reasons: ports,
+            message,
         })
     }
 

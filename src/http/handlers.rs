@@ -105,6 +105,7 @@ pub(super) async fn check(
 #[derive(Deserialize)]
 pub(super) struct SuggestQuery {
     count: Option<String>,
+    preferred_port: Option<String>,
 }
 
 pub(super) async fn suggest(
@@ -115,7 +116,9 @@ pub(super) async fn suggest(
 ) -> Outcome {
     let count = query.count.map_or(Ok(DEFAULT_SUGGESTIONS), |count| count.parse());
     let count = count.map_err(|_| Error::invalid("count", "must be a number"))?;
-    carry_out(app, from, Call::Suggest(service_type, count)).await
+    let wish =
+        query.preferred_port.map(|port| queried_port("preferred_port", &port)).transpose()?;
+    carry_out(app, from, Call::Suggest(service_type, wish, count)).await
 }
 
 pub(super) async fn register(

@@ -226,7 +226,7 @@ impl Registry {
     }
 
     /// Why a port was passed over, as the end of a sentence that begins with the port.
-    fn tell(&self, port: u16, skip: &Skip, protocol: Protocol) -> String {
+    pub(super) fn tell(&self, port: u16, skip: &Skip, protocol: Protocol) -> String {
         match skip {
             Skip::Never(reason) => (*reason).to_owned(),
             Skip::Allocated => match self.tables.at(port, protocol) {

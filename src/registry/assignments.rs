@@ -87,38 +87,6 @@ impl Registry {
         })
     }
 
-    /// Free ports for a service type, the likeliest pick first. Nothing is reserved.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownServiceType`].
-    pub fn suggest(
-        &self,
-        service_type: &str,
-        count: usize,
-        machine: &mut impl Machine,
-    ) -> Result<Vec<u16>, Error> {
-        let service_type = self.service_type(service_type)?;
-        let search = Search {
-            service_type,
-            protocol: Protocol::Tcp,
-            wish: None,
-            assigned: None,
-            key: None,
-            seed: 0,
-        };
-        let mut ports = Vec::with_capacity(count);
-        for (port, origin) in search.candidates(&self.policy.overflow) {
-            if ports.len() == count {
-                break;
-            }
-            if !ports.contains(&port) && self.try_port(port, origin, &search, machine).is_ok() {
-                ports.push(port);
-            }
-        }
-        Ok(ports)
-    }
-
     /// Puts an assignment in, and forgets the least recently used one beyond the bound.
     pub(super) fn put_assignment(&mut self, assignment: Assignment) {
         let new = assignment.key.clone();

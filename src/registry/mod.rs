@@ -17,6 +17,7 @@ mod model;
 mod policy;
 mod port_set;
 mod reuse;
+mod suggest;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use model::{
     Service,
 };
 pub use policy::{HEARTBEAT, Policy};
+pub use suggest::Suggestions;
 pub(crate) use wire::timestamp;
 
 use crate::api::{Moved, Protocol};

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, Running, finish, owner, port_of};
+use crate::support::{Home, Running, finish, owner, port_of, tcp_socket};
 
 #[test]
 fn allocate_prints_the_port_alone() {
@@ -135,6 +135,24 @@ fn suggest_prints_ports_and_reserves_nothing() {
         output.stdout.split_whitespace().map(|word| word.parse().expect("a port")).collect();
     assert_eq!(ports.len(), 3, "{}", output.whole());
     assert_eq!(home.allocations(), [Value::Null; 0]);
+}
+
+#[test]
+fn suggestions_near_a_wish_say_why_they_are_there() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let wish = home.dev_range().0 + 3;
+    let number = wish.to_string();
+    let near = ["suggest", "-p", &number, "--count", "2", "--json"];
+    let free = home.styxy(&near).ok().json();
+    assert_eq!(free["reasons"][0], json!({ "port": wish, "reason": "the port wished for" }));
+    assert_eq!(free["reasons"][1]["reason"], format!("close to {wish}"), "{free:#}");
+
+    let _socket = tcp_socket(&format!("127.0.0.1:{wish}"), false, true);
+    let taken = home.styxy(&near).ok().json();
+    assert_eq!(taken["suggestions"], json!([wish + 1, wish + 2]), "{taken:#}");
+    let output = home.styxy(&near[..5]).ok();
+    assert!(output.stderr.contains(&format!("port {wish} is taken")), "{}", output.whole());
 }
 
 #[test]

@@ -123,10 +123,12 @@ fn answer_samples() -> Vec<Sample> {
             allocated_to: full.then(|| allocation(full)),
             system_usage: full.then(|| system_usage(full)),
         }),
+        sample(|_| reasoned(3000)),
         sample(|_| api::SuggestResponse {
             service_type: "dev".to_owned(),
             suggestions: vec![3000, 8000],
             count: 2,
+            reasons: vec![reasoned(3000), reasoned(8000)],
             message: message(),
         }),
         sample(|_| api::RegisterResponse {
@@ -227,6 +229,10 @@ fn port_in_use(full: bool) -> api::PortInUse {
         allocated_to: full.then(|| allocation(full)),
         system_usage: full.then(|| system_usage(full)),
     }
+}
+
+fn reasoned(port: u16) -> api::Reasoned {
+    api::Reasoned { port, reason: "preferred for dev".to_owned() }
 }
 
 fn allocation(full: bool) -> api::Allocation {
