@@ -1,5 +1,6 @@
 //! `styxy list`: who has which port.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::output::{self, Cell, Table, View, printable, short};
 use super::words;
 use crate::api::{Allocation, AllocationState, AllocationsResponse};
 use crate::coordinator::{Answer, Call};
+use crate::project;
 
 /// How long to wait for more of what happens at once.
 const TOGETHER: Duration = Duration::from_millis(20);
@@ -111,12 +113,21 @@ fn table(view: &View, allocations: &[Allocation]) -> Table<6> {
             port(allocation).into(),
             state(allocation.state),
             words::service_of(allocation).into(),
-            project.map_or_else(|| "-".to_owned(), |project| view.path(project)).into(),
+            project.map_or_else(|| "-".to_owned(), |project| place(view, project)).into(),
             holders(view, allocation).into(),
             view.age(&allocation.allocated_at).into(),
         ]);
     }
     table
+}
+
+/// A project's root, with the branch that is checked out there: worktrees look alike.
+fn place(view: &View, project: &str) -> String {
+    let path = view.path(project);
+    match project::branch(Path::new(project)) {
+        Some(branch) => format!("{path} ({})", printable(&branch)),
+        None => path,
+    }
 }
 
 /// The port, with its protocol where that is not TCP.

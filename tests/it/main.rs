@@ -31,6 +31,7 @@ mod project;
 mod scan;
 mod store;
 mod systemd;
+mod terminal;
 mod two_daemons;
 mod wait;
 mod wire;

@@ -22,6 +22,10 @@ fn two_worktrees_of_three_services_have_six_ports_after_restart_and_reboot() {
     let of_linked = variables(&home, &linked);
     let of_main = variables(&home, &main);
     assert_eq!(of_main["WEB_PORT"], port);
+    home.styxy_in(&linked, &["allocate", "-n", "web"]).ok();
+    let list = home.styxy(&["list"]).ok();
+    assert!(list.stdout.contains("/cart (cart)"), "{}", list.whole());
+
     let both = [&of_main, &of_linked].map(|it| it.as_object().expect("variables"));
     let ports: BTreeSet<String> =
         both.iter().flat_map(|it| it.values().map(ToString::to_string)).collect();
