@@ -1,5 +1,6 @@
 //! The intelligence layer: what a developer works on.
 
+pub mod recognise;
 mod root;
 mod services;
 mod variable;
