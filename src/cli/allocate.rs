@@ -1,6 +1,7 @@
 //! `styxy allocate`: a port for whoever asks.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::api::{AllocateRequest, AllocateResponse, BatchRequest, BatchResponse,
 use crate::client::Failure;
 use crate::config::Config;
 use crate::coordinator::{Answer, Call};
+use crate::project::recognise::{self, Recognised};
 use crate::project::variable_of;
 
 /// How long `--wait` pauses before it asks again.
@@ -25,7 +27,8 @@ pub(super) fn run(context: &Context, args: &Allocate) -> Result<ExitCode, Failed
     check_usage(args)?;
     let here = Here::at(args.project.as_deref(), context.settings())?;
     here.warn(context);
-    let requests = requests(args, &here, context.settings());
+    let recognised = recognised(args, &here, context.settings());
+    let requests = requests(args, &here, context.settings(), recognised.as_ref());
     if !args.dry_run {
         prefer_declared(context, &here, &requests)?;
     }
@@ -42,6 +45,9 @@ pub(super) fn run(context: &Context, args: &Allocate) -> Result<ExitCode, Failed
     output::print(&answer_text(args, &allocated))?;
     for answer in &allocated {
         announce(context, answer, args.dry_run);
+    }
+    if let Some(recognised) = recognised.filter(|it| it.service_type() != DEFAULT_TYPE) {
+        context.say(&format!("  {}: {}", recognised.service_type(), recognised.why()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -65,8 +71,26 @@ fn check_usage(args: &Allocate) -> Result<(), Failed> {
     Ok(())
 }
 
+/// What the project is, where neither a type nor a name says what the port is for.
+fn recognised(args: &Allocate, here: &Here, config: &Config) -> Option<Recognised> {
+    let meant = here.meant(args.service.as_deref(), None, config);
+    if meant.service_type.is_some() || !args.names.is_empty() {
+        return None;
+    }
+    let root = Path::new(here.project.as_deref()?);
+    // Whoever names the project from elsewhere is in none of its directories.
+    let directory = if args.project.is_some() { root } else { &here.directory };
+    recognise::of_directory(directory, Some(root))
+}
+
 /// One request for each port.
-fn requests(args: &Allocate, here: &Here, config: &Config) -> Vec<AllocateRequest> {
+fn requests(
+    args: &Allocate,
+    here: &Here,
+    config: &Config,
+    recognised: Option<&Recognised>,
+) -> Vec<AllocateRequest> {
+    let default_type = recognised.map_or(DEFAULT_TYPE, Recognised::service_type);
     let mut request = AllocateRequest {
         preferred_port: args.port,
         exact: args.exact,
@@ -90,7 +114,7 @@ fn requests(args: &Allocate, here: &Here, config: &Config) -> Vec<AllocateReques
     let one = |name: Option<&str>| {
         let meant = here.meant(args.service.as_deref(), name, config);
         AllocateRequest {
-            service_type: meant.service_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned()),
+            service_type: meant.service_type.unwrap_or_else(|| default_type.to_owned()),
             service_name: meant.name,
             lock_id: Some(new_lock_id()),
             ..request.clone()
@@ -253,7 +277,7 @@ mod tests {
         let config = Config::built_in();
         let here = Here { project: Some("/".to_owned()), ..Here::default() };
         let line = ["--instance", "a"];
-        let one = call(requests(&args(&line), &here, &config));
+        let one = call(requests(&args(&line), &here, &config, None));
         let Call::Allocate(request) = one else { panic!("{one:?}") };
         assert_eq!((request.service_type.as_str(), request.service_name), ("dev", None));
         assert_eq!(request.project_path.as_deref(), Some("/"));
@@ -261,7 +285,7 @@ mod tests {
         assert_eq!(request.process_id, None, "the instance holds it");
 
         let line = [&line[..], &["-n", "web", "-n", "api", "--lease", "90s"]].concat();
-        let batch = call(requests(&args(&line), &here, &config));
+        let batch = call(requests(&args(&line), &here, &config, None));
         let Call::AllocateBatch(BatchRequest { requests }) = batch else { panic!("{batch:?}") };
         let names: Vec<_> = requests.iter().map(|one| one.service_name.as_deref()).collect();
         assert_eq!(names, [Some("web"), Some("api")]);

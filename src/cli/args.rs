@@ -79,9 +79,11 @@ Exit codes: 0 nothing fails, 1 a check fails.")]
 
 /// Run a command with a port of its own
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(after_help = "\
-The command finds the port in PORT and STYXY_PORT, and instead of {port} in its arguments. The port
-is free again when the command ends.
+The command finds the port in PORT and STYXY_PORT, and instead of {port} in its arguments. A known
+program that ignores PORT, such as vite, also behind npm run, is told by arguments or by a variable
+of its own. The port is free again when the command ends.
 
 Examples:
   styxy run -- npm run dev
@@ -93,7 +95,8 @@ pub(super) struct Run {
     /// Name of the service within this project; it keeps its port from run to run
     #[arg(short, long, value_name = "NAME")]
     pub(super) name: Option<String>,
-    /// Service type: dev, test, api, … (styxy config show), or a service of styxy.toml [default: dev]
+    /// Service type: dev, test, api, … (styxy config show), or a service of styxy.toml
+    /// [default: the known program's, or dev]
     #[arg(short, long, value_name = "TYPE")]
     pub(super) service: Option<String>,
     /// Port to try first
@@ -111,6 +114,9 @@ pub(super) struct Run {
     /// Environment variable for the port, instead of PORT
     #[arg(long, value_name = "VAR", value_parser = variable)]
     pub(super) env: Option<String>,
+    /// Tell the program its port in PORT alone: add no arguments and set no other variables for it
+    #[arg(long)]
+    pub(super) no_inject: bool,
     /// Fail with exit code 69 rather than run without a reservation
     #[arg(long, env = "STYXY_REQUIRE", hide_env = true, action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]
@@ -134,7 +140,8 @@ Examples:
 
 Exit codes: 1 port unavailable, 75 no port is free in the range.")]
 pub(super) struct Allocate {
-    /// Service type: dev, test, api, … (styxy config show), or a service of styxy.toml [default: dev]
+    /// Service type: dev, test, api, … (styxy config show), or a service of styxy.toml
+    /// [default: the project's, or dev]
     #[arg(short, long, value_name = "TYPE")]
     pub(super) service: Option<String>,
     /// Name of the service within its project; several names are all allocated or none

@@ -28,6 +28,7 @@ mod openapi;
 mod owners;
 mod probing;
 mod project;
+mod recognised;
 mod scan;
 mod store;
 mod systemd;

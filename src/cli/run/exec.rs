@@ -48,6 +48,8 @@ pub(super) struct Start {
     pub(super) own: Option<Place>,
     /// The variable that carries its own port beside `STYXY_PORT`.
     pub(super) variable: Option<String>,
+    /// What its program reads its port from besides.
+    pub(super) told: Vec<(&'static str, String)>,
     /// The ports that go by a name.
     pub(super) named: Vec<Named>,
     /// What names the allocations that are this process's, where there are several: a `styxy run`
@@ -71,6 +73,7 @@ pub(super) fn become_command(start: &Start) -> Failed {
             command.env(variable, named.port.to_string());
         }
     }
+    command.envs(start.told.iter().map(|(variable, value)| (variable, value)));
     set_own(&mut command, start);
     let lock_ids = (start.lock_ids.len() > 1).then(|| start.lock_ids.join(","));
     set(&mut command, "STYXY_LOCK_IDS", lock_ids.as_deref());
@@ -186,6 +189,7 @@ mod tests {
             words: words.iter().map(Into::into).collect(),
             own: Some(Place { port: 3000, lock_id: None, name: None }),
             variable: Some("PORT".to_owned()),
+            told: vec![],
             named: vec![named],
             lock_ids: vec![],
         }

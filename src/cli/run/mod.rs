@@ -6,10 +6,11 @@ mod plan;
 mod reserve;
 mod unreserved;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::allocate::explain;
-use super::args::Run;
+use super::args::{DEFAULT_TYPE, Run};
 use super::context::{Context, to_json};
 use super::failure::Failed;
 use super::here::Here;
@@ -17,6 +18,7 @@ use super::output::{self, url};
 use super::{assigned, words};
 use crate::api::{AllocateRequest, Allocation, Assignment};
 use crate::client::{Client, Failure};
+use crate::project::recognise::{self, HandOver};
 use exec::{Named, Place, Start, become_command};
 use plan::{Plan, Wanted};
 use reserve::{Reserved, reserve};
@@ -24,7 +26,9 @@ use reserve::{Reserved, reserve};
 pub(super) fn run(context: &Context, args: &Run) -> Result<ExitCode, Failed> {
     let here = Here::now(context.settings());
     here.warn(context);
-    let plan = Plan::new(args, &here, context.settings(), None)?;
+    let root = here.project.as_deref().map(Path::new);
+    let runs = recognise::of_command(&args.command, &here.directory, root);
+    let plan = Plan::new(args, &here, context.settings(), runs)?;
     let mut client = match context.connect() {
         Ok(client) => client,
         Err(failure) => return Err(unreserved::run(context, args, &here, &plan, failure)),
@@ -76,7 +80,7 @@ fn prepare(
     }
     reserved.answers.iter().for_each(|answer| explain(context, answer));
     let ports = allocations.iter().map(|it| Place::of(it)).collect();
-    Ok((start(args, here, plan, ports, &siblings), reserved))
+    Ok((start(context, args, here, plan, ports, &siblings), reserved))
 }
 
 /// The ports of the project's services. Without them the command can start all the same.
@@ -100,6 +104,7 @@ fn siblings(
 
 /// What the command is started with: `places` are what the plan wanted, in its order.
 fn start(
+    context: &Context,
     args: &Run,
     here: &Here,
     plan: &Plan,
@@ -122,13 +127,30 @@ fn start(
             named.push(Named { name: service.name.clone(), variable, port });
         }
     }
-    Start {
-        words: args.command.clone(),
-        own: places.into_iter().next().filter(|_| plan.has_own),
-        variable: plan.variable.clone(),
-        named,
-        lock_ids,
+    let own = places.into_iter().next().filter(|_| plan.has_own);
+    let told = own.as_ref().and_then(|own| tell(context, args, plan, own.port));
+    let (words, told) = match told {
+        Some(told) => (told.words, told.variables),
+        None => (args.command.clone(), Vec::new()),
+    };
+    Start { words, own, told, variable: plan.variable.clone(), named, lock_ids }
+}
+
+/// Tells the program its port in the way that it listens to, where that is known.
+fn tell(context: &Context, args: &Run, plan: &Plan, port: u16) -> Option<HandOver> {
+    let program = plan.program.as_ref()?;
+    let service_type = &plan.wanted.first()?.request.service_type;
+    if !plan.is_typed && service_type != DEFAULT_TYPE {
+        context.say(&format!("  {service_type}: {}", program.why()));
     }
+    if args.no_inject {
+        return None;
+    }
+    let told = program.hand_over(&args.command, port);
+    if let Some(said) = &told.said {
+        context.say(&format!("  {said}"));
+    }
+    Some(told)
 }
 
 /// The one line that a person is told.

@@ -8,6 +8,7 @@ use super::exec::{Mark, marks};
 use crate::api::{AllocateRequest, IfRunning};
 use crate::config::{Config, nearest};
 use crate::project::port_variable_of;
+use crate::project::recognise::{Recognised, Runs};
 
 /// One port that is asked for.
 #[derive(Debug, Clone)]
@@ -29,12 +30,14 @@ pub(super) struct Plan {
     pub(super) variable: Option<String>,
     /// A type was asked for, in words or by styxy.toml.
     pub(super) is_typed: bool,
+    /// The program that the command runs, where it is known.
+    pub(super) program: Option<Recognised>,
 }
 
 impl Plan {
-    /// What `args` ask for, typed `here`. An `orchestrator` starts several programs, which must not
-    /// share one port: each service of styxy.toml has its own, and PORT is set only if that was
-    /// asked for.
+    /// What `args` ask for, typed `here`, for a command that `runs` that. What starts several
+    /// programs must not give them one port: each service of styxy.toml has its own, and PORT is
+    /// set only if that was asked for.
     ///
     /// # Errors
     ///
@@ -43,24 +46,28 @@ impl Plan {
         args: &Run,
         here: &Here,
         config: &Config,
-        orchestrator: Option<&str>,
+        runs: Option<Runs>,
     ) -> Result<Self, Failed> {
         let meant = here.meant(args.service.as_deref(), args.name.as_deref(), config);
         let is_typed = meant.service_type.is_some();
-        let service_type = meant.service_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+        let (program, several) = match runs {
+            Some(Runs::Program(program)) => (Some(program), false),
+            Some(Runs::Several(_)) => (None, true),
+            None => (None, false),
+        };
+        let recognised = program.as_ref().map_or(DEFAULT_TYPE, Recognised::service_type);
+        let service_type = meant.service_type.unwrap_or_else(|| recognised.to_owned());
         let is_own_wanted = args.port.is_some()
             || args.env.is_some()
             || meant.is_named
             || all_marks(args).any(|mark| mark == Mark::Own);
-        let has_own = orchestrator.is_none() || is_own_wanted;
+        let has_own = !several || is_own_wanted;
         let mut plan = Self {
             wanted: Vec::new(),
             has_own,
-            variable: match orchestrator {
-                Some(_) => args.env.clone(),
-                None => Some(args.env.clone().unwrap_or_else(|| "PORT".to_owned())),
-            },
+            variable: args.env.clone().or_else(|| (!several).then(|| "PORT".to_owned())),
             is_typed,
+            program,
         };
         if has_own {
             let name = meant.name.or_else(|| here.package_name(&service_type));
@@ -68,11 +75,12 @@ impl Plan {
             let is_single = meant.is_named && !args.another;
             let if_running = if is_single { IfRunning::Refuse } else { IfRunning::Another };
             plan.add(here, name.as_deref(), &service_type, if_running);
-            plan.wanted[0].request.preferred_port = args.port;
+            let given = || plan.program.as_ref()?.given_port();
+            plan.wanted[0].request.preferred_port = args.port.or_else(given);
         }
         let beside = args.also.iter().map(String::as_str);
         let declared = here.services.all().iter().map(|service| service.name.as_str());
-        let declared = declared.filter(|_| orchestrator.is_some());
+        let declared = declared.filter(|_| several);
         for name in beside.chain(declared) {
             if !plan.wanted.iter().any(|it| it.request.service_name.as_deref() == Some(name)) {
                 let declared = here.services.named(name).map(|it| it.service_type.as_str());
@@ -132,7 +140,7 @@ mod tests {
     use super::*;
     use crate::project::Services;
 
-    fn plan(line: &[&str], orchestrator: Option<&str>) -> Result<Plan, Failed> {
+    fn plan(line: &[&str], orchestrator: Option<&'static str>) -> Result<Plan, Failed> {
         let config = Config::built_in();
         let line = [&["styxy", "run"], line].concat();
         let args = match Cli::try_parse_from(line).expect("it parses").command {
@@ -144,7 +152,12 @@ mod tests {
         let (services, wrong) = Services::parse(file, text, &config);
         assert_eq!(wrong, []);
         let project = Some("/home/ada/src/shop".to_owned());
-        Plan::new(&args, &Here { project, services, ..Here::default() }, &config, orchestrator)
+        Plan::new(
+            &args,
+            &Here { project, services, ..Here::default() },
+            &config,
+            orchestrator.map(Runs::Several),
+        )
     }
 
     /// Type, name and variable of a port.

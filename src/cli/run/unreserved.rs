@@ -43,7 +43,7 @@ pub(super) fn run(
     }
     // The siblings' ports are of use only where they are known.
     let siblings = assigned::unreserved(&mut fallback, here).unwrap_or_default();
-    let failed = become_command(&start(args, here, plan, places, &siblings));
+    let failed = become_command(&start(context, args, here, plan, places, &siblings));
     drop(picked);
     failed
 }

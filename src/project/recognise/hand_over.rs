@@ -66,7 +66,7 @@ struct Given {
     text: String,
     /// Whether they were typed.
     typed: bool,
-    /// Whether they follow what `styxy run` sets: `$PORT`, `{port}`.
+    /// Whether they follow what is set: `{port}`, or a variable.
     follows: bool,
 }
 
@@ -104,8 +104,7 @@ fn assigns_port(program: Program, assignment: &str) -> bool {
 
 impl Given {
     fn by(word: &Word) -> Self {
-        let mut marks = ["{port}", "$PORT", "${PORT", "STYXY_PORT"].iter();
-        let follows = marks.any(|mark| word.text.contains(mark));
+        let follows = word.text.contains("{port}") || word.text.contains('$');
         Self { text: word.text.clone(), typed: word.typed, follows }
     }
 }

@@ -27,7 +27,6 @@ use std::path::Path;
 use evidence::{Evidence, Found};
 pub use hand_over::HandOver;
 use hand_over::Way;
-pub use orchestrator::orchestrator;
 use table::{Program, programs};
 use target::{Line, Target, follow};
 
@@ -66,15 +65,28 @@ impl Recognised {
     }
 }
 
+/// What a command runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runs {
+    /// A program with one server, perhaps.
+    Program(Recognised),
+    /// A program of that name, which starts several services. They must not share one `PORT`.
+    Several(&'static str),
+}
+
 /// What that command, started in `directory`, runs. Nothing above `root`, the project's, is read;
 /// without a project nothing above `directory`.
-pub fn of_command(words: &[OsString], directory: &Path, root: Option<&Path>) -> Option<Recognised> {
+pub fn of_command(words: &[OsString], directory: &Path, root: Option<&Path>) -> Option<Runs> {
     match follow(words, directory, root)? {
-        Target::Program(line) => of_program(&line),
-        Target::Several(_) => None,
+        Target::Several(name) => Some(Runs::Several(name)),
+        Target::Program(line) => match orchestrator::named(&line.words) {
+            Some(name) => Some(Runs::Several(name)),
+            None => of_program(&line).map(Runs::Program),
+        },
         Target::OwnCode(line, kind) => {
             let package = evidence::package(&line.directory, root)?;
-            Evidence::of(&package).find(kind).map(Recognised::by_evidence)
+            let found = Evidence::of(&package).find(kind)?;
+            Some(Runs::Program(Recognised::by_evidence(found)))
         }
     }
 }

@@ -1,9 +1,6 @@
 //! Programs that start several services.
 
-use std::ffi::OsString;
-use std::path::Path;
-
-use super::target::{Target, follow};
+use super::word::Word;
 
 /// A program, one of its arguments where not all of its commands start services, and what it is
 /// called.
@@ -32,19 +29,9 @@ const ORCHESTRATORS: &[(&str, &str, &str)] = &[
     ("turbo", "", "turbo"),
 ];
 
-/// The program that this command, started in `directory`, runs in the end, if it starts several
-/// services, which must not share one `PORT`.
-pub fn orchestrator(
-    words: &[OsString],
-    directory: &Path,
-    root: Option<&Path>,
-) -> Option<&'static str> {
-    let line = match follow(words, directory, root)? {
-        Target::Several(name) => return Some(name),
-        Target::OwnCode(..) => return None,
-        Target::Program(line) => line,
-    };
-    let (name, arguments) = line.words.split_first()?;
+/// What the program at the front of these words is called, if it starts several services.
+pub(super) fn named(words: &[Word]) -> Option<&'static str> {
+    let (name, arguments) = words.split_first()?;
     let is_it = |(program, argument, _): &&(&str, &str, &str)| {
         *program == name.base()
             && (argument.is_empty() || arguments.iter().any(|word| word.text == *argument))

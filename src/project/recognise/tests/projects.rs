@@ -4,7 +4,7 @@
 //! can matter here.
 
 use super::super::*;
-use super::{directory, typed, words};
+use super::{directory, program_of, typed, words};
 
 struct Project {
     /// Name and text; a name that ends in `/` is a directory.
@@ -378,7 +378,7 @@ fn their_commands_are_told_the_port() {
         let directory = directory(project.files);
         for (line, service_type, expected) in project.commands {
             let words = words(line);
-            let found = of_command(&words, directory.path(), Some(directory.path()));
+            let found = program_of(line, directory.path());
             let found_type = found.as_ref().map_or("", Recognised::service_type);
             assert_eq!(found_type, *service_type, "{:?}: {line}: {found:?}", project.is);
             let handed = match found {

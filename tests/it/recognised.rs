@@ -1,0 +1,99 @@
+//! What `run` and `allocate` make of a program or project that they know. The programs here are
+//! stand-ins that print what they were started with; `frameworks` has the real ones.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::support::{Home, Output, finish};
+
+/// Makes programs that print variables and arguments: `PORT= FLASK_RUN_PORT= | ARGS`.
+fn stand_ins(home: &Home, names: &[&str]) {
+    let text = "#!/bin/sh\necho \"PORT=$PORT FLASK_RUN_PORT=$FLASK_RUN_PORT | $*\"\n";
+    fs::create_dir_all(home.path("bin")).expect("a directory");
+    for name in names {
+        let file = home.path("bin").join(name);
+        fs::write(&file, text).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a program");
+    }
+}
+
+/// `styxy run ARGS`, with the stand-ins in PATH.
+fn run(home: &Home, args: &[&str]) -> Output {
+    let mut command: Command = home.styxy_command(&[&["run"], args].concat());
+    command.env("PATH", format!("{}:/usr/bin:/bin", home.path("bin").display()));
+    finish(&mut command)
+}
+
+#[test]
+fn a_program_that_ignores_port_gets_it_by_arguments_and_that_is_said() {
+    let home = Home::new();
+    stand_ins(&home, &["vite", "flask"]);
+
+    let vite = run(&home, &["vite", "--host"]).ok().complains("added for Vite");
+    let port = vite.text().split(['=', ' ']).nth(1).expect("the value of PORT").to_owned();
+    assert_eq!(
+        vite.text(),
+        format!("PORT={port} FLASK_RUN_PORT= | --host --port {port} --strictPort")
+    );
+
+    let flask = run(&home, &["flask", "run"]).ok().complains("FLASK_RUN_PORT");
+    assert_eq!(flask.text(), format!("PORT={port} FLASK_RUN_PORT={port} | run"));
+
+    let plain = run(&home, &["--no-inject", "vite", "--host"]).ok();
+    assert_eq!(plain.text(), format!("PORT={port} FLASK_RUN_PORT= | --host"));
+    assert!(!plain.stderr.contains("Vite"), "{}", plain.whole());
+}
+
+#[test]
+fn a_port_that_the_command_names_is_the_one_that_is_asked_for() {
+    let home = Home::new();
+    stand_ins(&home, &["vite"]);
+    let own = home.spare_port(0).to_string();
+    let output = run(&home, &["vite", "--port", &own]).ok().complains("gives Vite a port");
+    assert_eq!(output.text(), format!("PORT={own} FLASK_RUN_PORT= | --port {own}"));
+}
+
+#[test]
+fn what_starts_several_services_gets_no_port_that_they_would_share() {
+    let home = Home::new();
+    stand_ins(&home, &["turbo"]);
+    let scripts = r#"{"scripts": {"dev": "turbo dev"}}"#;
+    fs::write(home.work().join("package.json"), scripts).expect("a file");
+    let output = run(&home, &["turbo", "dev"]).ok();
+    assert_eq!(output.text(), "PORT= FLASK_RUN_PORT= | dev");
+    let output = run(&home, &["--env", "WEB_PORT", "turbo", "dev"]).ok();
+    assert_eq!(output.text(), "PORT= FLASK_RUN_PORT= | dev");
+}
+
+#[test]
+fn the_service_type_is_what_was_recognised_and_says_why() {
+    let home = Home::new();
+    stand_ins(&home, &["uvicorn", "vite"]);
+    let manifest = "[project]\ndependencies = [\"fastapi\"]\n";
+    fs::write(home.work().join("pyproject.toml"), manifest).expect("a file");
+    let (first, last) = home.api_range();
+    let is_api = |port: u16| (first..=last).contains(&port);
+
+    let run_it = |args: &[&str]| run(&home, args).ok();
+    let output = run_it(&["uvicorn", "app:app"]).complains("api: the command runs uvicorn");
+    assert!(output.stderr.contains("(api)"), "{}", output.whole());
+
+    let output = home.styxy(&["allocate"]).ok();
+    let output = output.complains("api: pyproject.toml depends on fastapi");
+    assert!(is_api(output.port()), "{}", output.whole());
+
+    let root = home.work();
+    let elsewhere = home.path("home");
+    let project = root.to_str().expect("UTF-8");
+    let output = home.styxy_in(&elsewhere, &["allocate", "--project", project]).ok();
+    assert!(is_api(output.port()), "{}", output.whole());
+
+    // Words come first.
+    for args in [&["-s", "dev"][..], &["-n", "web"]] {
+        let output = home.styxy(&[&["allocate"], args].concat()).ok();
+        assert!(!is_api(output.port()), "{}", output.whole());
+    }
+    assert!(!run_it(&["-s", "dev", "uvicorn", "app:app"]).stderr.contains("api"));
+    assert!(!run_it(&["vite"]).stderr.contains("api"), "the project is no evidence for a program");
+}
