@@ -60,10 +60,36 @@ fn what_starts_several_services_gets_no_port_that_they_would_share() {
     stand_ins(&home, &["turbo"]);
     let scripts = r#"{"scripts": {"dev": "turbo dev"}}"#;
     fs::write(home.work().join("package.json"), scripts).expect("a file");
-    let output = run(&home, &["turbo", "dev"]).ok();
+    let output = run(&home, &["turbo", "dev"]).ok().complains("turbo starts several programs");
     assert_eq!(output.text(), "PORT= FLASK_RUN_PORT= | dev");
     let output = run(&home, &["--env", "WEB_PORT", "turbo", "dev"]).ok();
     assert_eq!(output.text(), "PORT= FLASK_RUN_PORT= | dev");
+    let output = run(&home, &["--no-inject", "turbo", "dev"]).ok();
+    assert!(!output.text().starts_with("PORT= "), "{}", output.whole());
+}
+
+#[test]
+fn each_service_of_several_has_its_own_variable_and_its_own_run() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let text = "[services.web]\ndir = \"web\"\n[services.api]\ntype = \"api\"\ndir = \"api\"\n";
+    fs::write(home.work().join("styxy.toml"), text).expect("a file");
+    for name in ["web", "api"] {
+        fs::create_dir(home.work().join(name)).expect("a directory");
+    }
+    // What an orchestrator does: a program in each package's directory.
+    let turbo = "#!/bin/sh\necho ${PORT-none} $WEB_PORT $API_PORT\n\
+                 for app in web api; do (cd $app && styxy run -q -- sh -c 'echo $STYXY_NAME $PORT'); done\n";
+    stand_ins(&home, &["turbo"]);
+    fs::write(home.path("bin/turbo"), turbo).expect("a program");
+    let mut command = home.shell("PATH=$BIN:$PATH styxy run -- turbo dev");
+    let output = finish(command.env("BIN", home.path("bin"))).ok();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let [all, web, api] = lines[..] else { panic!("{}", output.whole()) };
+    let of = |line: &str| line.rsplit_once(' ').map(|(_, port)| port.to_owned()).expect("a port");
+    assert_eq!(all, format!("none {} {}", of(web), of(api)));
+    assert_eq!((web, api), (&*format!("web {}", of(web)), &*format!("api {}", of(api))));
+    assert!(output.stderr.contains("they have WEB_PORT, API_PORT"), "{}", output.whole());
 }
 
 #[test]

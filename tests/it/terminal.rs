@@ -98,9 +98,10 @@ impl Terminal {
 /// Says its terminal's size at the start and whenever that changes, and when it goes on after a stop.
 const PROGRAM: &str = r#"
 import os, signal
-def say(*_): print("size=%dx%d" % os.get_terminal_size(), flush=True)
+# print() must not be entered twice, as a signal during it would.
+def say(*_): os.write(1, b"size=%dx%d\n" % tuple(os.get_terminal_size()))
 signal.signal(signal.SIGWINCH, say)
-signal.signal(signal.SIGCONT, lambda *_: print("goes-on", flush=True))
+signal.signal(signal.SIGCONT, lambda *_: os.write(1, b"goes-on\n"))
 say()
 while True: signal.pause()
 "#;

@@ -29,6 +29,9 @@ pub(super) fn run(context: &Context, args: &Run) -> Result<ExitCode, Failed> {
     let root = here.project.as_deref().map(Path::new);
     let runs = recognise::of_command(&args.command, &here.directory, root);
     let plan = Plan::new(args, &here, context.settings(), runs)?;
+    if let Some(several) = plan.several {
+        context.say(&ports_of_several(several, &plan));
+    }
     let mut client = match context.connect() {
         Ok(client) => client,
         Err(failure) => return Err(unreserved::run(context, args, &here, &plan, failure)),
@@ -100,6 +103,17 @@ fn siblings(
             Ok(Vec::new())
         }
     }
+}
+
+/// Why a command that starts several programs has no PORT, and what each of them has instead.
+fn ports_of_several(name: &str, plan: &Plan) -> String {
+    let variables: Vec<&str> =
+        plan.wanted.iter().filter_map(|wanted| wanted.variable.as_deref()).collect();
+    let instead = match &variables[..] {
+        [] => "name their services in styxy.toml, or put styxy run before each of them".to_owned(),
+        variables => format!("they have {}", variables.join(", ")),
+    };
+    format!("styxy: {name} starts several programs, which would all take one PORT: {instead}")
 }
 
 /// What the command is started with: `places` are what the plan wanted, in its order.

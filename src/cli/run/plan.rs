@@ -10,6 +10,9 @@ use crate::config::{Config, nearest};
 use crate::project::port_variable_of;
 use crate::project::recognise::{Recognised, Runs};
 
+/// What runs beside a service and in its directory, and is not that service.
+const BESIDE: [&str; 2] = ["storybook", "test"];
+
 /// One port that is asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
@@ -32,6 +35,8 @@ pub(super) struct Plan {
     pub(super) is_typed: bool,
     /// The program that the command runs, where it is known.
     pub(super) program: Option<Recognised>,
+    /// What the command is called, if it starts several programs.
+    pub(super) several: Option<&'static str>,
 }
 
 impl Plan {
@@ -48,26 +53,34 @@ impl Plan {
         config: &Config,
         runs: Option<Runs>,
     ) -> Result<Self, Failed> {
-        let meant = here.meant(args.service.as_deref(), args.name.as_deref(), config);
-        let is_typed = meant.service_type.is_some();
         let (program, several) = match runs {
-            Some(Runs::Program(program)) => (Some(program), false),
-            Some(Runs::Several(_)) => (None, true),
-            None => (None, false),
+            Some(Runs::Program(program)) => (Some(program), None),
+            Some(Runs::Several(name)) => (None, Some(name).filter(|_| !args.no_inject)),
+            None => (None, None),
         };
+        let mut meant = here.meant(args.service.as_deref(), args.name.as_deref(), config);
+        let is_typed = meant.service_type.is_some();
+        if let Some(tool) = program.as_ref().map(Recognised::service_type)
+            && BESIDE.contains(&tool)
+            && args.service.is_none()
+            && !meant.is_named
+        {
+            meant = here.meant(Some(tool), None, config);
+        }
         let recognised = program.as_ref().map_or(DEFAULT_TYPE, Recognised::service_type);
         let service_type = meant.service_type.unwrap_or_else(|| recognised.to_owned());
         let is_own_wanted = args.port.is_some()
             || args.env.is_some()
             || meant.is_named
             || all_marks(args).any(|mark| mark == Mark::Own);
-        let has_own = !several || is_own_wanted;
+        let has_own = several.is_none() || is_own_wanted;
         let mut plan = Self {
             wanted: Vec::new(),
             has_own,
-            variable: args.env.clone().or_else(|| (!several).then(|| "PORT".to_owned())),
+            variable: args.env.clone().or_else(|| several.is_none().then(|| "PORT".to_owned())),
             is_typed,
             program,
+            several,
         };
         if has_own {
             let name = meant.name.or_else(|| here.package_name(&service_type));
@@ -80,7 +93,7 @@ impl Plan {
         }
         let beside = args.also.iter().map(String::as_str);
         let declared = here.services.all().iter().map(|service| service.name.as_str());
-        let declared = declared.filter(|_| several);
+        let declared = declared.filter(|_| several.is_some());
         for name in beside.chain(declared) {
             if !plan.wanted.iter().any(|it| it.request.service_name.as_deref() == Some(name)) {
                 let declared = here.services.named(name).map(|it| it.service_type.as_str());
@@ -141,23 +154,26 @@ mod tests {
     use crate::project::Services;
 
     fn plan(line: &[&str], orchestrator: Option<&'static str>) -> Result<Plan, Failed> {
+        plan_in("", line, orchestrator.map(Runs::Several))
+    }
+
+    fn plan_in(directory: &str, line: &[&str], runs: Option<Runs>) -> Result<Plan, Failed> {
         let config = Config::built_in();
         let line = [&["styxy", "run"], line].concat();
         let args = match Cli::try_parse_from(line).expect("it parses").command {
             Command::Run(args) => args,
             other => panic!("{other:?}"),
         };
-        let text = "[services.web]\nport = 5173\n[services.api]\ntype = \"api\"\nenv = \"API\"";
+        let text = "[services.web]\nport = 5173\ndir = \"web\"\n[services.api]\ntype = \"api\"\n\
+                    env = \"API\"";
         let file = std::path::Path::new("styxy.toml");
         let (services, wrong) = Services::parse(file, text, &config);
         assert_eq!(wrong, []);
-        let project = Some("/home/ada/src/shop".to_owned());
-        Plan::new(
-            &args,
-            &Here { project, services, ..Here::default() },
-            &config,
-            orchestrator.map(Runs::Several),
-        )
+        let project = "/home/ada/src/shop";
+        let directory = std::path::Path::new(project).join(directory);
+        let project = Some(project.to_owned());
+        let here = Here { directory, project, services, ..Here::default() };
+        Plan::new(&args, &here, &config, runs)
     }
 
     /// Type, name and variable of a port.
@@ -227,6 +243,33 @@ mod tests {
         let env = plan(&["--env", "P", "turbo", "dev", "{port}"], Some("turbo")).expect("a plan");
         assert_eq!((env.wanted.len(), env.has_own), (3, true));
         assert_eq!(env.variable.as_deref(), Some("P"));
+        let plain = plan(&["--no-inject", "turbo", "dev"], Some("turbo")).expect("a plan");
+        assert_eq!(
+            (told(&plain), plain.variable.as_deref()),
+            (vec![("dev", None, None)], Some("PORT"))
+        );
+    }
+
+    #[test]
+    fn a_tool_in_a_services_directory_is_not_that_service() {
+        let program = |command: &[&str]| {
+            let words: Vec<_> = command.iter().map(Into::into).collect();
+            crate::project::recognise::of_command(&words, std::path::Path::new("/"), None)
+        };
+        let web = ("dev", Some("web"), Some("WEB_PORT"));
+        let table: [(&[&str], Told<'_>); 4] = [
+            (&["vite"], web),
+            (&["uvicorn", "shop:app"], web),
+            (&["storybook", "dev"], ("storybook", None, None)),
+            (&["-n", "web", "storybook", "dev"], web),
+        ];
+        for (line, expected) in table {
+            let command = line.iter().position(|word| !["-n", "web"].contains(word));
+            let runs = program(&line[command.expect("a command")..]);
+            assert!(runs.is_some(), "{line:?}");
+            let plan = plan_in("web/src", line, runs).expect("a plan");
+            assert_eq!(told(&plan), [expected], "{line:?}");
+        }
     }
 
     #[test]
