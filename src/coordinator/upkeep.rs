@@ -20,6 +20,9 @@ pub struct Upkeep {
     pub is_awaited: bool,
     /// Sockets whose processes should be looked for, off the async thread.
     pub unknown_inodes: Vec<u64>,
+    /// An owner may die and leave heirs: whoever is new among the processes should be met before,
+    /// off the async thread.
+    pub awaits_heirs: bool,
     /// How long until the container engines are to be asked, off the async thread; `None`: nobody
     /// needs to know.
     pub engines_due: Option<Duration>,
@@ -111,6 +114,13 @@ impl Coordinator {
             inner.sweep();
         }
         inner.tell_unnamed();
+    }
+
+    /// Looks at the processes that are new, so that an owner's death has nobody to wait for. Slow:
+    /// it looks through /proc, without holding the lock.
+    pub fn meet_processes(&self) {
+        let heirs = self.lock().host.heirs_to_be();
+        heirs.lock().unwrap_or_else(PoisonError::into_inner).meet();
     }
 
     /// Asks the container engines what they publish, and looks again. Slow: an engine that hangs
@@ -212,6 +222,7 @@ impl Inner {
             follow_listeners,
             is_awaited,
             unknown_inodes: self.host.unknown_inodes(),
+            awaits_heirs: self.registry.awaits_heirs(),
             engines_due: self.host.engines_due(),
         }
     }

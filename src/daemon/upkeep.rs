@@ -91,14 +91,19 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
     }
 }
 
-/// Looks at all allocations, and for the processes of the sockets that are new.
+/// Looks at all allocations, for the processes of the sockets that are new, and for new processes.
 async fn look_around(coordinator: &Arc<Coordinator>) {
-    if coordinator.look_around().unknown_inodes.is_empty() {
+    let plan = coordinator.look_around();
+    if plan.unknown_inodes.is_empty() && !plan.awaits_heirs {
         return;
     }
     // A walk through /proc: milliseconds to a tenth of a second, so not on this thread.
     let walker = coordinator.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || walker.name_listeners()).await {
+    let walk = move || {
+        walker.name_listeners();
+        walker.meet_processes();
+    };
+    if let Err(error) = tokio::task::spawn_blocking(walk).await {
         tracing::error!("the walk through /proc failed: {error}");
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::geteuid;
 
 use super::facts::{self, ProcessFacts};
 use super::process;
-use super::procfs::{self, ProcDir};
+use super::procfs::{self, Listed, ProcDir};
 use super::sockets::{self, Socket};
 use crate::api::{Protocol, SystemUsage};
 
@@ -114,7 +114,7 @@ pub(crate) fn described(
 pub(super) fn for_each_process(mut each: impl FnMut(u32, u32, &ProcDir)) {
     let me = geteuid();
     // Without /proc no process can be seen.
-    for pid in procfs::pids().unwrap_or_default() {
+    for Listed { pid, .. } in procfs::processes().unwrap_or_default() {
         if let Ok(directory) = ProcDir::open(pid)
             && let Ok(uid) = directory.uid()
             && (me.is_root() || uid == me.as_raw())
@@ -133,6 +133,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::detect::heirs::Heirs;
     use crate::detect::testing::{Child, leaderless, sleeper};
 
     fn inode(socket: &TcpListener) -> u64 {
@@ -195,6 +196,7 @@ mod tests {
         let facts = facts.expect("its other thread has it open");
         assert_eq!(facts.lock_id, Some(lock_id));
         assert!(facts.cwd.is_some());
-        assert_eq!(super::super::heirs::heirs(&[lock_id])[&lock_id].process, facts.process);
+        let heirs = Heirs::default().of(&[lock_id]);
+        assert_eq!(heirs[&lock_id].process, facts.process);
     }
 }

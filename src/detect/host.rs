@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::geteuid;
 use uuid::Uuid;
 
 use super::containers::{Containers, Interest, Published};
+use super::heirs::Heirs;
 use super::known::{Known, Look, claim};
 use super::process::{Identified, Living};
 use super::sockets::{self, Socket};
-use super::{ProcessFacts, heirs, holders, ports, process};
+use super::{ProcessFacts, holders, ports, process};
 use crate::api::{Protocol, SystemUsage};
 use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process, Publisher};
 
@@ -28,6 +30,7 @@ use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process, Publ
 pub struct Host {
     known: Known,
     containers: Containers,
+    heirs: Arc<Mutex<Heirs>>,
     trouble: Option<String>,
 }
 
@@ -59,6 +62,12 @@ impl Host {
     /// listener may be own or a stranger's that was not before.
     pub fn learn(&mut self, found: HashMap<u64, Vec<ProcessFacts>>) -> bool {
         self.known.learn(found)
+    }
+
+    /// Who may inherit from an owner that dies. Whoever has the time lets it meet new processes
+    /// ([`Heirs::meet`]): then a death finds them known.
+    pub fn heirs_to_be(&self) -> Arc<Mutex<Heirs>> {
+        self.heirs.clone()
     }
 
     /// How long until the container engines are to be asked; none while nobody needs to know.
@@ -157,7 +166,13 @@ impl Machine for Host {
     }
 
     fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
-        heirs(lock_ids)
+        let owner = |heir: Identified| Owner {
+            process: heir.process,
+            started_at: heir.started_at,
+            implicit: false,
+        };
+        let mut heirs = self.heirs.lock().unwrap_or_else(PoisonError::into_inner);
+        heirs.of(lock_ids).into_iter().map(|(lock_id, heir)| (lock_id, owner(heir))).collect()
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {
@@ -195,7 +210,7 @@ impl Machine for Sweep<'_> {
     }
 
     fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
-        heirs(lock_ids)
+        self.host.heirs(lock_ids)
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {
@@ -205,15 +220,6 @@ impl Machine for Sweep<'_> {
 
 fn look(seen: &mut HashMap<Process, Option<Living>>, process: Process) -> Option<Living> {
     *seen.entry(process).or_insert_with(|| process::living(process))
-}
-
-fn heirs(lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
-    let owner = |heir: Identified| Owner {
-        process: heir.process,
-        started_at: heir.started_at,
-        implicit: false,
-    };
-    heirs::heirs(lock_ids).into_iter().map(|(lock_id, heir)| (lock_id, owner(heir))).collect()
 }
 
 /// All sockets, by port, TCP before UDP.

@@ -103,25 +103,37 @@ fn parse_stat<'b>(file: &OwnedFd, buffer: &'b mut StatBuffer) -> Result<Stat<'b>
     Stat::parse(&buffer[..length]).ok_or(Errno::BADMSG)
 }
 
-/// The ids of all processes that can be seen.
+/// A process as /proc lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) pid: u32,
+    /// The inode of its directory. The kernel makes it when somebody first looks, and may make
+    /// another one when it is short of memory, but never gives one to two processes: the same
+    /// inode is the same process.
+    pub(super) inode: u64,
+}
+
+/// All processes that can be seen, by pid.
 ///
 /// # Errors
 ///
 /// When /proc is not there.
-pub(super) fn pids() -> Result<Vec<u32>> {
+pub(super) fn processes() -> Result<Vec<Listed>> {
     let proc = open(format_args!("/proc"), OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let mut pids = Vec::with_capacity(512);
-    numbers(&proc, |pid| pids.push(pid))?;
-    Ok(pids)
+    let mut processes = Vec::with_capacity(512);
+    numbers(&proc, |pid, inode| processes.push(Listed { pid, inode }))?;
+    processes.sort_unstable_by_key(|listed| listed.pid);
+    Ok(processes)
 }
 
-/// Calls `each` with every entry of a directory that is a number.
-fn numbers(directory: &OwnedFd, mut each: impl FnMut(u32)) -> Result<()> {
+/// Calls `each` with every entry of a directory that is a number, and with its inode.
+fn numbers(directory: &OwnedFd, mut each: impl FnMut(u32, u64)) -> Result<()> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
-        if let Some(number) = number(entry?.file_name().to_bytes()) {
-            each(number);
+        let entry = entry?;
+        if let Some(number) = number(entry.file_name().to_bytes()) {
+            each(number, entry.ino());
         }
     }
     Ok(())
@@ -208,7 +220,7 @@ impl ProcDir {
         let mut any = false;
         // Longer targets are paths, and no sockets: that they are cut off does not matter.
         let mut target = [0_u8; 32];
-        numbers(&directory, |descriptor| {
+        numbers(&directory, |descriptor, _| {
             any = true;
             if let Ok(length) = readlinkat_raw(&directory, DecInt::new(descriptor), &mut target[..])
                 && let Some(inode) = socket_inode(&target[..length])
@@ -228,7 +240,7 @@ impl ProcDir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let tasks = openat(&self.fd, c"task", flags, Mode::empty()).ok()?;
         let mut threads = Vec::new();
-        numbers(&tasks, |thread| threads.push(thread)).ok()?;
+        numbers(&tasks, |thread, _| threads.push(thread)).ok()?;
         threads.into_iter().find_map(|thread| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let thread =
@@ -282,7 +294,10 @@ mod tests {
         let by_path = stat(pid, &mut buffer).expect("this process lives").start_ticks;
         let directory = ProcDir::open(pid).expect("this process lives");
         assert_eq!(directory.stat(&mut buffer).expect("it is readable").start_ticks, by_path);
-        assert!(pids().expect("/proc is there").contains(&pid));
+        let listed = processes().expect("/proc is there");
+        assert!(listed.is_sorted_by_key(|listed| listed.pid));
+        assert!(listed.iter().any(|listed| listed.pid == pid));
+        assert_eq!(processes().expect("/proc is there").first(), listed.first(), "inodes stay");
         assert_eq!(directory.uid(), Ok(rustix::process::geteuid().as_raw()));
     }
 }

@@ -98,13 +98,13 @@ impl Child {
         let mut found = None;
         until("the child has a child", || {
             let mut buffer = [0; 1024];
-            found = procfs::pids().expect("/proc is there").into_iter().find(|pid| {
-                procfs::stat(*pid, &mut buffer)
+            found = procfs::processes().expect("/proc is there").into_iter().find(|listed| {
+                procfs::stat(listed.pid, &mut buffer)
                     .is_ok_and(|stat| stat.parent == self.pid() && stat.name == name.as_bytes())
             });
             found.is_some()
         });
-        found.expect("until() saw it")
+        found.expect("until() saw it").pid
     }
 
     /// Kills it, and leaves a zombie.

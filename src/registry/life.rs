@@ -81,9 +81,7 @@ impl Registry {
             let dead = entry.allocation.owner.map(|owner| owner.process);
             self.undo.push(Undo::Dead(*lock_id, self.tables.set_dead(*lock_id, dead)));
             self.look(*lock_id, machine);
-            // Once something has listened there, who is left over has another purpose.
-            let serves = |entry: &Entry| entry.listener.is_some() || entry.allocation.taken_over;
-            if self.tables.allocations.get(lock_id).is_some_and(|entry| !serves(entry)) {
+            if self.tables.allocations.get(lock_id).is_some_and(|entry| !has_served(entry)) {
                 heirless.push(*lock_id);
             }
         }
@@ -101,6 +99,12 @@ impl Registry {
                 self.end_unless_held(*lock_id, Reason::OwnerDied, now);
             }
         }
+    }
+
+    /// Whether the death of an owner would make somebody look for its heirs.
+    pub fn awaits_heirs(&self) -> bool {
+        let may_leave_heirs = |entry: &Entry| entry.living_owner().is_some() && !has_served(entry);
+        self.tables.allocations.values().any(may_leave_heirs)
     }
 
     /// Looks at every allocation: listeners that came and went, leases that ran out, and whatever
@@ -242,6 +246,11 @@ impl Registry {
         }
         self.lose_owners(&orphans, machine, now);
     }
+}
+
+/// Once something has listened there, who is left over when the owner dies has another purpose.
+fn has_served(entry: &Entry) -> bool {
+    entry.listener.is_some() || entry.allocation.taken_over
 }
 
 /// Why an allocation ends whose holder went before anybody looked.
