@@ -232,6 +232,10 @@ pub struct ProcessInfo {
     pub command: Option<String>,
     /// Its working directory.
     pub cwd: Option<String>,
+    /// The root of the project that it works in; null also for a process in a container, which has
+    /// other directories.
+    #[serde(default)]
+    pub project_path: Option<String>,
 }
 
 /// A container that publishes a port.

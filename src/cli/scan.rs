@@ -34,7 +34,7 @@ fn table(view: &View, in_use: &[PortInUse]) -> Table<5> {
             (None, None) => "-".to_owned(),
         };
         let place = allocated_to.as_ref().and_then(|it| it.project_path.as_deref());
-        let place = place.or_else(|| system_usage.as_ref()?.process.as_ref()?.cwd.as_deref());
+        let place = place.or_else(|| words::place_of(system_usage.as_ref()?));
         let allocation = allocated_to
             .as_ref()
             .map(|it| format!("{} ({})", words::service_of(it), it.state.as_str()));

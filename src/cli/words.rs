@@ -2,6 +2,7 @@
 
 use super::output::{View, long, printable};
 use crate::api::{Allocation, SystemUsage};
+use crate::detect::users;
 
 /// What an allocation is for: `dev/web`, or `dev` for an unnamed one.
 pub(super) fn service(service_type: &str, service_name: Option<&str>) -> String {
@@ -29,7 +30,7 @@ pub(super) fn holder(
         (None, None) => return None,
     };
     let directory = allocated_to.and_then(|allocation| allocation.project_path.as_deref());
-    let directory = directory.or_else(|| usage?.process.as_ref()?.cwd.as_deref());
+    let directory = directory.or_else(|| place_of(usage?));
     if let Some(directory) = directory {
         words.push_str(" in ");
         words.push_str(&view.path(directory));
@@ -55,8 +56,19 @@ pub(super) fn user_of_port(usage: &SystemUsage) -> String {
         (None, None) if usage.uid == rustix::process::geteuid().as_raw() => {
             "a process that cannot be seen".to_owned()
         }
-        (None, None) => format!("a process of another user (uid {})", usage.uid),
+        (None, None) => match users::name_of(usage.uid) {
+            Some(name) => {
+                format!("a process of another user ({}, uid {})", printable(&name), usage.uid)
+            }
+            None => format!("a process of another user (uid {})", usage.uid),
+        },
     }
+}
+
+/// Where the process that uses a port works: in that project, else in that directory.
+pub(super) fn place_of(usage: &SystemUsage) -> Option<&str> {
+    let process = usage.process.as_ref()?;
+    process.project_path.as_deref().or(process.cwd.as_deref())
 }
 
 /// What keeps an allocation alive: its listener, its owner, its instance or its lease.
@@ -144,13 +156,25 @@ pub(super) mod tests {
             pid: 7,
             name: "nc\x1b".to_owned(),
             command: None,
-            cwd: Some("/srv".to_owned()),
+            cwd: Some("/srv/app/web".to_owned()),
+            project_path: None,
         };
+        let seen = SystemUsage { process: Some(process.clone()), ..usage() };
+        assert_eq!(
+            holder(&view(), None, Some(&seen)).as_deref(),
+            Some("nc\\u{1b} (pid 7) in /srv/app/web")
+        );
+        let process = ProcessInfo { project_path: Some("/srv".to_owned()), ..process };
         let seen = SystemUsage { process: Some(process), ..usage() };
         assert_eq!(
             holder(&view(), None, Some(&seen)).as_deref(),
             Some("nc\\u{1b} (pid 7) in /srv")
         );
+        let root = SystemUsage { uid: 0, ..usage() };
+        let roots = "a process of another user (root, uid 0)";
+        if !rustix::process::geteuid().is_root() {
+            assert_eq!(holder(&view(), None, Some(&root)).as_deref(), Some(roots));
+        }
         let container = ContainerInfo {
             engine: "docker".to_owned(),
             id: "f00".to_owned(),

@@ -22,7 +22,10 @@ impl Journal {
     pub(super) fn call(&self, call: &Call) -> Result<Answer, Failure> {
         let pid_namespace = namespace::own().ok().map(|own| own.pid);
         let peer = Peer { pid: Some(std::process::id()), pid_namespace };
-        self.0.call(call, peer).map_err(|error| Failure::Refused(Box::new(error.to_response())))
+        self.0.call(call, peer).map_err(|error| {
+            let named = self.0.name_holder(error);
+            Failure::Refused(Box::new(named.to_response()))
+        })
     }
 }
 

@@ -12,7 +12,8 @@ use super::units::{Manager, Unit};
 use crate::api::{Protocol, StatusResponse};
 use crate::config::Config;
 use crate::coordinator::{Answer, Call};
-use crate::detect::{holders, process};
+use crate::detect::holders::{self, Finder};
+use crate::detect::process;
 use crate::paths::Paths;
 use crate::store::{LockHolder, lock_holder};
 use crate::text::printable;
@@ -139,7 +140,7 @@ fn silent(endpoint: &Endpoint, holder: Option<&LockHolder>, error: io::Error) ->
     if error.kind() == io::ErrorKind::ConnectionRefused {
         return Found::Nobody(error);
     }
-    let usage = holders::usage(address.port(), Protocol::Tcp).ok().flatten();
+    let usage = holders::usage(&Finder::default(), address.port(), Protocol::Tcp).ok().flatten();
     let process = usage.as_ref().and_then(|usage| usage.process.as_ref());
     let is_ours = |holder: &LockHolder| process.is_some_and(|process| process.pid == holder.pid);
     match (&usage, process) {

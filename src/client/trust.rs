@@ -12,7 +12,8 @@ use socket2::Socket;
 use super::discover::Endpoint;
 use super::transport;
 use crate::api::Protocol;
-use crate::detect::{holders, peer, process, sockets};
+use crate::detect::holders::{self, Finder};
+use crate::detect::{peer, process, sockets};
 use crate::text::printable;
 
 /// Why there is no daemon at a place.
@@ -91,7 +92,9 @@ fn stranger(endpoint: &Endpoint, uid: u32, peer: Peer) -> Miss {
     let own = uid == geteuid().as_raw();
     let process = match peer {
         Peer::Process(pid) => pid.and_then(process::describe),
-        Peer::Socket(row) => holders::usages(&[row]).pop().and_then(|usage| usage.process),
+        Peer::Socket(row) => {
+            holders::usages(&Finder::default(), &[row]).pop().and_then(|usage| usage.process)
+        }
     };
     let whose = match uid {
         _ if own => "another program",

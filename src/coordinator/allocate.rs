@@ -3,8 +3,7 @@
 use uuid::Uuid;
 
 use super::{Coordinator, Inner, Peer, now, validate};
-use crate::api::{self, AllocateRequest, AllocateResponse, Protocol};
-use crate::detect::holders;
+use crate::api::{self, AllocateRequest, AllocateResponse};
 use crate::error::Error;
 use crate::registry::{Granted, Moment, Registry, Request};
 
@@ -80,30 +79,6 @@ impl Coordinator {
             Error::UnknownServiceType { given, known, .. } => {
                 let nearest = self.config.nearest_service_type(&given).map(str::to_owned);
                 Error::UnknownServiceType { given, nearest, known }
-            }
-            error => error,
-        }
-    }
-
-    /// Adds to a refusal who holds the port, where the registry doesn't know. Slow: it looks
-    /// through /proc.
-    pub fn name_holder(error: Error) -> Error {
-        match error {
-            Error::PortUnavailable {
-                port,
-                reason,
-                allocated_to: None,
-                system_usage: None,
-                instead,
-            } => {
-                let usage = holders::usage(port, Protocol::Both).ok().flatten().map(Box::new);
-                Error::PortUnavailable {
-                    port,
-                    reason,
-                    allocated_to: None,
-                    system_usage: usage,
-                    instead,
-                }
             }
             error => error,
         }

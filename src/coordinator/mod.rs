@@ -12,6 +12,7 @@ mod assignments;
 mod call;
 mod census;
 mod events;
+mod holder;
 mod instances;
 mod log;
 mod operations;
@@ -37,6 +38,7 @@ pub use upkeep::Upkeep;
 use self::census::Census;
 use crate::config::Config;
 use crate::detect::containers::Engines;
+use crate::detect::holders::Finder;
 use crate::detect::namespace::{self, Namespaces};
 use crate::detect::terminate::{Termination, terminate};
 use crate::detect::watch::Watch;
@@ -66,8 +68,7 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Coordinator {
     inner: Mutex<Inner>,
-    /// Held while somebody looks through /proc.
-    walk: Mutex<()>,
+    finder: Finder,
     /// Held while somebody asks the container engines.
     engines: Mutex<Engines>,
     config: Config,
@@ -204,7 +205,7 @@ impl Coordinator {
         let boot_id = process::boot_id().map_err(refused)?;
         Ok(Self {
             inner: Mutex::new(inner),
-            walk: Mutex::new(()),
+            finder: Finder::default(),
             engines: Mutex::new(Engines::from_env()),
             config,
             state: State { directory, boot_id, holder },

@@ -2,7 +2,6 @@
 
 use super::{Coordinator, Inner, Journal, now, validate};
 use crate::api::{self, Protocol};
-use crate::detect::holders;
 use crate::error::Error;
 use crate::registry::{Allocation, Moment, Registry, Suggestions};
 
@@ -63,9 +62,7 @@ impl Coordinator {
 
     /// `GET /check/{port}`. Slow when the port is used: it looks through /proc for who it is.
     pub fn check(&self, port: u16, protocol: Protocol) -> api::CheckResponse {
-        if self.lock().host.containers_are_old() {
-            self.ask_engines();
-        }
+        self.ask_engines_if_old();
         let (allocated_to, free) = {
             let mut inner = self.lock();
             let inner = &mut *inner;
@@ -80,14 +77,7 @@ impl Coordinator {
             let free = allocated_to.is_none() && inner.host.is_free(port, protocol);
             (allocated_to, free)
         };
-        // What the kernel refuses to tell is as good as not seen.
-        let usage = || holders::usage(port, protocol).ok().flatten();
-        let system_usage = if free {
-            None
-        } else {
-            let usage = usage();
-            self.lock().host.explain(port, protocol, usage)
-        };
+        let system_usage = if free { None } else { self.usage(port, protocol) };
         api::CheckResponse { port, available: free, allocated_to, system_usage }
     }
 

@@ -1,11 +1,11 @@
 //! `GET /scan`: every port of a range that is allocated or used.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 
+use super::holder::Projects;
 use super::{Coordinator, now};
 use crate::api::{PortInUse, ScanResponse, SystemUsage};
-use crate::detect::{holders, sockets};
+use crate::detect::sockets;
 use crate::error::Error;
 
 /// A port with one transport protocol; TCP sorts before UDP.
@@ -21,6 +21,7 @@ impl Coordinator {
         if end < start {
             return Err(Error::invalid("end", format!("{end} is below start, which is {start}")));
         }
+        self.ask_engines_if_old();
         // As a daemon answers it: the allocations are as they are now.
         self.look_around();
         let mut in_use = BTreeMap::<Place, PortInUse>::new();
@@ -32,28 +33,36 @@ impl Coordinator {
                 entry.system_usage = Some(system_usage);
             }
         }
+        let mut projects = Projects::default();
+        let used = in_use.values_mut().filter_map(|entry| entry.system_usage.as_mut());
+        used.for_each(|usage| projects.add_to(usage));
         self.add_allocations(start, end, &mut in_use);
         let scan_range = format!("{start}-{end}");
         Ok(ScanResponse { scan_range, ports_in_use: in_use.into_values().collect() })
     }
 
-    /// Who serves on which port. What the walk finds is news for the allocations too.
-    fn servers(&self, start: u16, end: u16) -> impl Iterator<Item = (Place, SystemUsage)> {
-        let _walking = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Who serves on which port: those with a socket, then the containers that a port is published
+    /// for without one. What the walk finds is news for the allocations too.
+    fn servers(&self, start: u16, end: u16) -> Vec<(Place, SystemUsage)> {
         let mut sockets = sockets::serving().unwrap_or_else(|error| {
             tracing::warn!("can't see who listens: {error}");
             Vec::new()
         });
         sockets.retain(|socket| (start..=end).contains(&socket.local.port()));
-        let found = holders::find_visible(&sockets);
-        let usages = holders::described(&sockets, &found);
-        let mut inner = self.lock();
-        if inner.host.learn(found) {
-            inner.sweep();
-        }
-        inner.tell_unnamed();
-        let place = |socket: sockets::Socket| (socket.local.port(), socket.protocol.has_udp());
-        sockets.into_iter().map(place).zip(usages)
+        let usages = self.name_these(&sockets).usages(&sockets);
+        let inner = self.lock();
+        let explained = sockets.iter().zip(usages).filter_map(|(socket, usage)| {
+            let place = (socket.local.port(), socket.protocol.has_udp());
+            Some((place, inner.host.explain(place.0, socket.protocol, Some(usage))?))
+        });
+        explained
+            .chain(
+                inner
+                    .host
+                    .published(start..=end)
+                    .map(|(port, usage)| ((port, usage.protocol.has_udp()), usage)),
+            )
+            .collect()
     }
 
     /// A port that is allocated is in use, whether or not anybody listens there yet.

@@ -5,7 +5,8 @@ use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{Coordinator, Inner, Journal, Planned, now};
-use crate::detect::holders;
+use crate::detect::holders::Found;
+use crate::detect::sockets::Socket;
 use crate::registry::Process;
 use crate::store::{LockHolder, OpenError};
 
@@ -100,20 +101,23 @@ impl Coordinator {
     }
 
     /// Finds out which processes hold the sockets that are unknown, and looks again. Slow: it looks
-    /// through /proc, without holding the lock. One at a time, because a second walk would find the
-    /// same.
+    /// through /proc, without holding the lock.
     pub fn name_listeners(&self) {
-        let _walking = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
-        let unknown = self.lock().host.unknown_inodes();
-        if unknown.is_empty() {
-            return;
-        }
-        let found = holders::find(&unknown);
+        self.name_these(&[]);
+    }
+
+    /// Finds the processes of these sockets, and of those on allocated ports that are unknown.
+    pub(super) fn name_these(&self, sockets: &[Socket]) -> Found {
+        let unknown = || self.lock().host.unknown_inodes();
+        let found = self.finder.find(sockets, unknown);
+        let facts = found.facts(&unknown());
         let mut inner = self.lock();
-        if inner.host.learn(found) {
+        if inner.host.learn(facts) {
             inner.sweep();
         }
         inner.tell_unnamed();
+        drop(inner);
+        found
     }
 
     /// Looks at the processes that are new, so that an owner's death has nobody to wait for. Slow:

@@ -12,7 +12,7 @@ use rustix::net::sockopt::socket_acceptconn;
 use super::{Options, StartError};
 use crate::api::{Protocol, SystemUsage};
 use crate::detect::descriptors::close_inherited;
-use crate::detect::holders;
+use crate::detect::holders::{self, Finder};
 use crate::text::printable;
 
 /// The sockets that systemd handed over (sd_listen_fds(3)), told apart by what they are: their
@@ -101,7 +101,7 @@ impl Bound {
             Ok(listener) => bound.tcp.push(listener),
             Err(error) => {
                 let holder = (error.kind() == io::ErrorKind::AddrInUse)
-                    .then(|| holders::usage(listen.port(), Protocol::Tcp).ok())
+                    .then(|| holders::usage(&Finder::default(), listen.port(), Protocol::Tcp).ok())
                     .flatten()
                     .flatten()
                     .map(|usage| holder_name(&usage));

@@ -49,7 +49,7 @@ pub(super) fn read(pid: u32, directory: &ProcDir, body: &ProcDir) -> Option<Proc
     Some(ProcessFacts {
         process,
         uid: directory.uid().ok()?,
-        name: name(&stat, directory),
+        name: name(stat.name, directory),
         cwd: body.link(c"cwd").ok(),
         session: session_of(&stat),
         ancestors: ancestors(process, stat.parent),

@@ -6,7 +6,7 @@
 //! list of /proc: 0.3 µs for each process.
 //!
 //! A process has its environment from its parent until it gets another by execve(2), and who is
-//! started calls that at once. So what is read a second after the first look stays as it is.
+//! started calls that at once. So what is read a moment after the first look stays as it is.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,7 +24,10 @@ use crate::registry::Process;
 const EXEC_PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long after the first look at a process its environment may be replaced.
-const SETTLING: Duration = Duration::from_secs(1);
+const SETTLING: Duration = Duration::from_millis(250);
+
+/// How often new processes are met.
+const MEETING: Duration = Duration::from_secs(1);
 
 /// The processes of this machine, with what is known of their environments.
 #[derive(Debug, Default)]
@@ -85,7 +88,7 @@ impl Heirs {
 
     /// Looks at who is new, so that whoever dies next leaves nobody to look at. Slow the first time.
     pub fn meet(&mut self) {
-        if self.met.is_none_or(|met| met.elapsed() >= SETTLING) {
+        if self.met.is_none_or(|met| met.elapsed() >= MEETING) {
             self.round += 1;
             self.walk(&[], &mut Marked::new());
             self.met = Some(Instant::now());
@@ -218,7 +221,10 @@ mod tests {
         first.kill();
         // A zombie has no environment any more.
         until("the second inherits", || {
-            Heirs::default().of(&[lock_id]).get(&lock_id).is_some_and(|heir| heir.process.pid == second.pid())
+            Heirs::default()
+                .of(&[lock_id])
+                .get(&lock_id)
+                .is_some_and(|heir| heir.process.pid == second.pid())
         });
         drop(second);
         assert!(Heirs::default().of(&[lock_id]).is_empty());

@@ -1,11 +1,14 @@
-//! Who holds a socket, and who was started for an allocation: walks over /proc.
+//! Who holds a socket: walks over /proc, and what is known of them.
 //!
 //! A walk looks at every descriptor of every process of this user (root sees everybody's), which
 //! takes milliseconds to a tenth of a second. So it is made on request or once per new listener,
-//! and never on the async thread.
+//! never on the async thread, and what it found is remembered by the socket's inode. What is
+//! remembered is believed after a look: does that process have that socket still?
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 
@@ -13,54 +16,239 @@ use super::facts::{self, ProcessFacts};
 use super::process;
 use super::procfs::{self, Listed, ProcDir};
 use super::sockets::{self, Socket};
-use crate::api::{Protocol, SystemUsage};
+use crate::api::{ContainerInfo, ProcessInfo, Protocol, SystemUsage};
 
-/// The processes that have these sockets open, the oldest first. The answer has every inode that
-/// was asked for, with no processes where none could be seen.
-pub fn find(inodes: &[u64]) -> HashMap<u64, Vec<ProcessFacts>> {
-    let mut found: HashMap<_, Vec<ProcessFacts>> =
+/// How many sockets are remembered before all are forgotten: more than any machine listens on.
+const MEMORY: usize = 16_384;
+
+/// How long nobody looks again for a process that cannot be seen: not dumpable, or in a pid
+/// namespace outside this one.
+const IN_VAIN: Duration = Duration::from_secs(10);
+
+/// A process that has a socket open.
+#[derive(Debug, Clone, Copy)]
+struct Holder {
+    process: Listed,
+    descriptor: u32,
+}
+
+/// The processes that have each of some sockets open, the oldest first; none where none could be
+/// seen.
+#[derive(Debug, Default)]
+pub struct Found(HashMap<u64, Vec<Holder>>);
+
+/// Finds the processes of sockets.
+#[derive(Debug, Default)]
+pub struct Finder {
+    known: Mutex<HashMap<u64, Known>>,
+    /// Held by whoever walks: a second walk would find the same.
+    walk: Mutex<()>,
+}
+
+/// What the last walk for a socket found.
+#[derive(Debug)]
+struct Known {
+    holders: Vec<Holder>,
+    since: Instant,
+}
+
+impl Finder {
+    /// The processes that have these sockets open, as far as this user may see them. `unknown` adds
+    /// inodes to find whatever is known of them; it is asked again when a walk by somebody else is
+    /// over. Slow unless all are known: it looks through /proc.
+    pub fn find(&self, sockets: &[Socket], unknown: impl Fn() -> Vec<u64>) -> Found {
+        let me = geteuid().as_raw();
+        let visible = sockets.iter().filter(|socket| me == 0 || socket.uid == me);
+        let sought: Vec<u64> = visible.map(|socket| socket.inode).collect();
+        let mut found = self.recall(&sought);
+        if found.has_all(&sought) && unknown().is_empty() {
+            return found;
+        }
+        let _walking = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest: Vec<u64> = sought.into_iter().filter(|inode| !found.has(*inode)).collect();
+        found.0.extend(self.recall(&rest).0);
+        let rest = rest.into_iter().filter(|inode| !found.has(*inode));
+        let inodes: HashSet<u64> = rest.chain(unknown()).collect();
+        if !inodes.is_empty() {
+            let walked = walk(&inodes);
+            self.remember(&walked);
+            found.0.extend(walked.0);
+        }
+        found
+    }
+
+    /// Of these sockets those whose processes are known and have them still.
+    fn recall(&self, inodes: &[u64]) -> Found {
+        let known = self.known();
+        let recent = |known: &&Known| !known.holders.is_empty() || known.since.elapsed() < IN_VAIN;
+        let recalled = inodes.iter().filter_map(|inode| {
+            let known = known.get(inode).filter(recent)?;
+            Some((*inode, known.holders.clone()))
+        });
+        let mut recalled: HashMap<u64, Vec<Holder>> = recalled.collect();
+        drop(known);
+        let claims = recalled.iter().flat_map(|(inode, it)| it.iter().map(|it| (*it, *inode)));
+        let mut claims: Vec<(Holder, u64)> = claims.collect();
+        claims.sort_unstable_by_key(|(holder, _)| holder.process.pid);
+        for claims in claims.chunk_by(|(one, _), (next, _)| one.process == next.process) {
+            let directory = directory_of(claims[0].0.process);
+            let socket_at = |descriptor| directory.as_ref()?.socket_at(descriptor);
+            let wrong =
+                claims.iter().filter(|(it, inode)| socket_at(it.descriptor) != Some(*inode));
+            for (_, inode) in wrong {
+                recalled.remove(inode);
+            }
+        }
+        Found(recalled)
+    }
+
+    fn remember(&self, found: &Found) {
+        let mut known = self.known();
+        if known.len() + found.0.len() > MEMORY {
+            known.clear();
+        }
+        let since = Instant::now();
+        let found = found.0.iter();
+        known.extend(found.map(|(inode, it)| (*inode, Known { holders: it.clone(), since })));
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holder {
+    fn facts(self) -> Option<ProcessFacts> {
+        let directory = directory_of(self.process)?;
+        let thread = directory.other_thread();
+        facts::read(self.process.pid, &directory, thread.as_ref().unwrap_or(&directory))
+    }
+}
+
+/// Looks through /proc for the processes that have these sockets open.
+fn walk(inodes: &HashSet<u64>) -> Found {
+    let mut found: HashMap<u64, Vec<Holder>> =
         inodes.iter().map(|inode| (*inode, Vec::new())).collect();
-    let mut held = Vec::new();
-    for_each_process(|pid, _, directory| {
-        held.clear();
-        let mut look = |inode| {
-            if found.contains_key(&inode) && !held.contains(&inode) {
-                held.push(inode);
+    let me = geteuid();
+    // Without /proc no process can be seen.
+    for process in procfs::processes().unwrap_or_default() {
+        let Ok(directory) = ProcDir::open(process.pid) else { continue };
+        if !me.is_root() && directory.uid() != Ok(me.as_raw()) {
+            continue;
+        }
+        let mut look = |inode, descriptor| {
+            if let Some(holders) = found.get_mut(&inode)
+                // It may have copies.
+                && holders.last().is_none_or(|last| last.process != process)
+            {
+                holders.push(Holder { process, descriptor });
             }
         };
         // What may not be looked at may be a process without its first thread, too: with the memory
         // of that thread its files went to root.
-        let any = directory.sockets(&mut look).unwrap_or(false);
-        let other_thread = if any { None } else { directory.other_thread() };
-        if let Some(thread) = &other_thread {
+        if !directory.sockets(&mut look).unwrap_or(false)
+            && let Some(thread) = directory.other_thread()
+        {
             let _gone = thread.sockets(&mut look);
         }
-        if held.is_empty() {
-            return;
-        }
-        let body = other_thread.as_ref().unwrap_or(directory);
-        if let Some(facts) = facts::read(pid, directory, body) {
-            for inode in &held {
-                found.entry(*inode).or_default().push(facts.clone());
-            }
-        }
-    });
-    for processes in found.values_mut() {
-        processes.sort_by_key(|facts| (facts.process.start_ticks, facts.process.pid));
     }
-    found
+    for holders in found.values_mut().filter(|holders| holders.len() > 1) {
+        holders.sort_by_cached_key(|holder| {
+            let pid = holder.process.pid;
+            (procfs::stat(pid, &mut [0; 1024]).map_or(u64::MAX, |stat| stat.start_ticks), pid)
+        });
+    }
+    Found(found)
+}
+
+impl Found {
+    fn has(&self, inode: u64) -> bool {
+        self.0.contains_key(&inode)
+    }
+
+    fn has_all(&self, inodes: &[u64]) -> bool {
+        inodes.iter().all(|inode| self.has(*inode))
+    }
+
+    /// What the ownership rule asks of the processes that hold the sockets `inodes`. The answer has
+    /// every one that was looked for.
+    pub fn facts(&self, inodes: &[u64]) -> HashMap<u64, Vec<ProcessFacts>> {
+        let holders = inodes.iter().filter_map(|inode| Some((*inode, self.0.get(inode)?)));
+        let facts = holders
+            .map(|(inode, holders)| (inode, holders.iter().filter_map(|it| it.facts()).collect()));
+        facts.collect()
+    }
+
+    /// Who uses these sockets, one each and in their order: the oldest process that has it open,
+    /// and the container that this is in.
+    ///
+    /// The process is missing where it cannot be seen, as one of another user.
+    pub fn usages(&self, sockets: &[Socket]) -> Vec<SystemUsage> {
+        // A process may have many sockets.
+        let mut seen: HashMap<Listed, Described> = HashMap::new();
+        let usage = |socket: &Socket| {
+            let holder = self.0.get(&socket.inode).and_then(|holders| holders.first());
+            let described = holder.map(|holder| {
+                seen.entry(holder.process).or_insert_with(|| Described::of(holder.process))
+            });
+            let described = described.cloned().unwrap_or_default();
+            SystemUsage {
+                protocol: socket.protocol,
+                local_address: socket.local.to_string(),
+                uid: socket.uid,
+                process: described.process,
+                container: described.container.map(|(engine, id)| ContainerInfo {
+                    engine: engine.to_owned(),
+                    // As the engines' own commands shorten it.
+                    name: id.chars().take(12).collect(),
+                    id,
+                    container_port: socket.local.port(),
+                }),
+            }
+        };
+        sockets.iter().map(usage).collect()
+    }
+}
+
+/// A process, and the engine and id of the container that it is in.
+#[derive(Debug, Clone, Default)]
+struct Described {
+    process: Option<ProcessInfo>,
+    container: Option<(&'static str, String)>,
+}
+
+impl Described {
+    fn of(listed: Listed) -> Self {
+        let Some(directory) = directory_of(listed) else { return Self::default() };
+        Self {
+            process: process::describe_in(listed.pid, &directory),
+            container: process::container(&directory),
+        }
+    }
+}
+
+/// The directory of that very process, unless it has died.
+fn directory_of(listed: Listed) -> Option<ProcDir> {
+    let directory = ProcDir::open(listed.pid).ok()?;
+    (directory.inode() == Ok(listed.inode)).then_some(directory)
 }
 
 /// Who uses `port`, whoever it is: a listening (TCP) or bound (UDP) socket and the oldest process
-/// that has it open. Of several sockets one whose process can be seen. Makes a walk.
+/// that has it open. Of several sockets one whose process can be seen. Slow, unless the `finder`
+/// knows it: it looks through /proc.
 ///
 /// # Errors
 ///
 /// When the sockets cannot be listed.
-pub fn usage(port: u16, protocol: Protocol) -> io::Result<Option<SystemUsage>> {
-    let usages = usages(&sockets_on(port, protocol)?);
+pub fn usage(finder: &Finder, port: u16, protocol: Protocol) -> io::Result<Option<SystemUsage>> {
+    let usages = usages(finder, &sockets_on(port, protocol)?);
     let named = usages.iter().position(|usage| usage.process.is_some());
     Ok(usages.into_iter().nth(named.unwrap_or(0)))
+}
+
+/// Who uses these sockets, one each and in their order.
+pub fn usages(finder: &Finder, sockets: &[Socket]) -> Vec<SystemUsage> {
+    finder.find(sockets, Vec::new).usages(sockets)
 }
 
 /// The sockets of one port, TCP's first.
@@ -73,55 +261,6 @@ pub(super) fn sockets_on(port: u16, protocol: Protocol) -> io::Result<Vec<Socket
         sockets.append(&mut sockets::on_port(port, Protocol::Udp)?);
     }
     Ok(sockets)
-}
-
-/// The same of many sockets, one each and in their order, with one walk for all.
-///
-/// The process is missing where it cannot be seen, as one of another user. Containers are not
-/// looked for.
-pub fn usages(sockets: &[Socket]) -> Vec<SystemUsage> {
-    described(sockets, &find_visible(sockets))
-}
-
-/// The processes of those sockets that this user may see: [`find`], unless that would be in vain.
-pub(crate) fn find_visible(sockets: &[Socket]) -> HashMap<u64, Vec<ProcessFacts>> {
-    let me = geteuid().as_raw();
-    let seen = sockets.iter().filter(|socket| me == 0 || socket.uid == me);
-    let inodes: Vec<_> = seen.map(|socket| socket.inode).collect();
-    if inodes.is_empty() { HashMap::new() } else { find(&inodes) }
-}
-
-/// The same sockets with the processes that were `found`, one each and in their order.
-pub(crate) fn described(
-    sockets: &[Socket],
-    found: &HashMap<u64, Vec<ProcessFacts>>,
-) -> Vec<SystemUsage> {
-    let usage = |socket: &Socket| {
-        let holder = found.get(&socket.inode).and_then(|processes| processes.first());
-        SystemUsage {
-            protocol: socket.protocol,
-            local_address: socket.local.to_string(),
-            uid: socket.uid,
-            process: holder.and_then(|facts| process::describe(facts.process.pid)),
-            container: None,
-        }
-    };
-    sockets.iter().map(usage).collect()
-}
-
-/// Opens the directory of every process of this user, or of everybody for root, and calls `each`
-/// with its process id, its effective user and that directory.
-pub(super) fn for_each_process(mut each: impl FnMut(u32, u32, &ProcDir)) {
-    let me = geteuid();
-    // Without /proc no process can be seen.
-    for Listed { pid, .. } in procfs::processes().unwrap_or_default() {
-        if let Ok(directory) = ProcDir::open(pid)
-            && let Ok(uid) = directory.uid()
-            && (me.is_root() || uid == me.as_raw())
-        {
-            each(pid, uid, &directory);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -140,6 +279,11 @@ mod tests {
         rustix::fs::fstat(socket).expect("it is open").st_ino
     }
 
+    /// What a walk finds of these.
+    fn find(inodes: &[u64]) -> HashMap<u64, Vec<ProcessFacts>> {
+        walk(&inodes.iter().copied().collect()).facts(inodes)
+    }
+
     /// A child that has `socket` as its standard input.
     fn child_with(socket: TcpListener, command: &mut Command) -> Child {
         let socket: OwnedFd = socket.into();
@@ -152,7 +296,8 @@ mod tests {
         let copy = ours.try_clone().expect("it can be copied");
         let child = child_with(copy, &mut sleeper());
         let alone = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let found = find(&[inode(&ours), inode(&alone), u64::MAX]);
+        let inodes = [inode(&ours), inode(&alone), u64::MAX];
+        let found = find(&inodes);
         let pids = |inode| -> Vec<u32> {
             found[&inode].iter().map(|facts: &ProcessFacts| facts.process.pid).collect()
         };
@@ -173,13 +318,39 @@ mod tests {
         let child = child_with(ours, &mut sleeper());
         let mine = Socket { protocol: Protocol::Tcp, local, uid: geteuid().as_raw(), inode };
         let theirs = Socket { uid: mine.uid + 1, inode: u64::MAX, ..mine };
-        let usages = usages(&[theirs, mine]);
+        let usages = usages(&Finder::default(), &[theirs, mine]);
         assert_eq!(usages[0].process, None, "it cannot be seen");
         assert_eq!(usages[0].uid, mine.uid + 1);
         let process = usages[1].process.as_ref().expect("it is our child");
         assert_eq!((process.pid, process.name.as_str()), (child.pid(), "sleep"));
         assert_eq!(process.command.as_deref(), Some("sleep 600"));
         assert_eq!(usages[1].local_address, local.to_string());
+    }
+
+    #[test]
+    fn what_was_found_is_believed_while_the_process_has_that_socket() {
+        let ours = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let local = ours.local_addr().expect("it is bound");
+        let me = geteuid().as_raw();
+        let socket = Socket { protocol: Protocol::Tcp, local, uid: me, inode: inode(&ours) };
+        let unseen = Socket { inode: u64::MAX, ..socket };
+        let finder = Finder::default();
+        let pid = |finder: &Finder| {
+            let usage = usages(finder, &[socket, unseen]).swap_remove(0);
+            usage.process.map(|process| process.pid)
+        };
+        assert_eq!(finder.recall(&[socket.inode, unseen.inode]).0.len(), 0);
+        assert_eq!(pid(&finder), Some(std::process::id()));
+        let recalled = finder.recall(&[socket.inode, unseen.inode]);
+        assert!(recalled.has_all(&[socket.inode, unseen.inode]), "also that one is not seen");
+        assert_eq!(pid(&finder), Some(std::process::id()));
+
+        // It is passed on: whoever had it then has it no more.
+        let child = child_with(ours, &mut sleeper());
+        assert!(!finder.recall(&[socket.inode]).has(socket.inode));
+        assert_eq!(pid(&finder), Some(child.pid()));
+        drop(child);
+        assert_eq!(pid(&finder), None);
     }
 
     #[test]

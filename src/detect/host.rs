@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process, Publ
 /// [`Host::sweep`].
 ///
 /// The processes of new listeners are found by whoever has time for the walk, one walk at a time:
-/// [`Host::unknown_inodes`], then [`holders::find`] on another thread, then [`Host::learn`]. So are
+/// [`Host::unknown_inodes`], then [`holders::Finder`] on another thread, then [`Host::learn`]. So are
 /// the container engines asked: when [`Host::engines_due`] says so, then
 /// [`Host::learn_containers`].
 #[derive(Debug, Default)]
@@ -58,7 +59,7 @@ impl Host {
         self.known.unknown()
     }
 
-    /// Takes in what [`holders::find`] found, and says whether it changes what is known: then a
+    /// Takes in what [`holders::Finder`] found, and says whether it changes what is known: then a
     /// listener may be own or a stranger's that was not before.
     pub fn learn(&mut self, found: HashMap<u64, Vec<ProcessFacts>>) -> bool {
         self.known.learn(found)
@@ -94,6 +95,15 @@ impl Host {
         usage: Option<SystemUsage>,
     ) -> Option<SystemUsage> {
         self.containers.explain(port, protocol, usage)
+    }
+
+    /// The ports of a range that running containers publish, and what the system would say of each
+    /// if there were a socket.
+    pub fn published(
+        &self,
+        ports: RangeInclusive<u16>,
+    ) -> impl Iterator<Item = (u16, SystemUsage)> {
+        self.containers.serving_in(ports).map(|published| (published.port, published.usage()))
     }
 
     /// Whether a server could have `port` now: nobody is bound to it, no container publishes it.

@@ -18,6 +18,7 @@ pub mod sockets;
 pub mod terminate;
 #[cfg(test)]
 mod testing;
+pub mod users;
 pub mod watch;
 
 pub use facts::ProcessFacts;

@@ -20,6 +20,9 @@ const HIDDEN: &str = "cannot be seen";
 /// A command line is shown up to here, in bytes.
 const COMMAND_LIMIT: usize = 4096;
 
+/// The kernel's name for a process is shorter, in bytes: TASK_COMM_LEN, or 64 of a kernel thread.
+const NAME_LIMIT: usize = 128;
+
 /// A living process, and a descriptor that tells when it dies.
 #[derive(Debug)]
 pub struct Identified {
@@ -180,14 +183,19 @@ pub fn unix_seconds(start_ticks: u64) -> u64 {
 /// Name, command line and working directory, as far as they can be seen; none when there is no
 /// such process.
 pub fn describe(pid: u32) -> Option<ProcessInfo> {
-    let mut buffer = [0; 1024];
-    let directory = ProcDir::open(pid).ok()?;
-    let name = name(&directory.stat(&mut buffer).ok()?, &directory);
-    let mut line = Vec::new();
-    let read = directory.read(c"cmdline", COMMAND_LIMIT, &mut line);
-    let command = read.is_ok().then(|| command_line(&line)).filter(|line| !line.is_empty());
+    describe_in(pid, &ProcDir::open(pid).ok()?)
+}
+
+/// The same of a process whose directory is open.
+pub(super) fn describe_in(pid: u32, directory: &ProcDir) -> Option<ProcessInfo> {
+    let mut text = Vec::new();
+    // Half as slow as `stat`, which also has the name.
+    directory.read(c"comm", NAME_LIMIT, &mut text).ok()?;
+    let name = name(text.strip_suffix(b"\n").unwrap_or(&text), directory);
+    let read = directory.read(c"cmdline", COMMAND_LIMIT, &mut text);
+    let command = read.is_ok().then(|| command_line(&text)).filter(|line| !line.is_empty());
     let cwd = directory.link(c"cwd").ok().map(|path| path.to_string_lossy().into_owned());
-    Some(ProcessInfo { pid, name, command, cwd })
+    Some(ProcessInfo { pid, name, command, cwd, project_path: None })
 }
 
 /// How much memory the process has now, in bytes: `VmRSS` of proc_pid_status(5). `None` when it
@@ -205,9 +213,9 @@ const CGROUP_LIMIT: usize = 16 * 1024;
 
 /// The container that a process is in: its engine and its id, as the path of its control group
 /// tells (cgroups(7)): `…/docker-ID.scope`, `…/docker/ID`, `…/libpod-ID.scope/container`.
-pub(super) fn container(pid: u32) -> Option<(&'static str, String)> {
+pub(super) fn container(directory: &ProcDir) -> Option<(&'static str, String)> {
     let mut text = Vec::new();
-    ProcDir::open(pid).ok()?.read(c"cgroup", CGROUP_LIMIT, &mut text).ok()?;
+    directory.read(c"cgroup", CGROUP_LIMIT, &mut text).ok()?;
     container_of(std::str::from_utf8(&text).ok()?)
 }
 
@@ -234,15 +242,15 @@ fn command_line(arguments: &[u8]) -> String {
     String::from_utf8_lossy(&arguments[..end]).replace('\0', " ")
 }
 
-/// What people call the process: the kernel's name for it, cut off after 15 bytes.
+/// What people call the process: the kernel's name for it (`comm`), cut off after 15 bytes.
 ///
 /// Node.js 24 and later name their first thread for what it is, and with it the process
 /// (nodejs/node#61307); then it is the file name of the program.
-pub(super) fn name(stat: &Stat<'_>, directory: &ProcDir) -> String {
-    let program =
-        if stat.name.ends_with(b"MainThread") { directory.link(c"exe").ok() } else { None };
+pub(super) fn name(kernels: &[u8], directory: &ProcDir) -> String {
+    let program = if kernels.ends_with(b"MainThread") { directory.link(c"exe").ok() } else { None };
     let program = program.as_deref().and_then(Path::file_name);
-    program.map_or_else(|| stat.name(), |name| name.to_string_lossy().into_owned())
+    let name = program.map_or(String::from_utf8_lossy(kernels), |name| name.to_string_lossy());
+    name.into_owned()
 }
 
 /// The id of this boot (`/proc/sys/kernel/random/boot_id`).

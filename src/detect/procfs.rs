@@ -67,11 +67,6 @@ impl<'b> Stat<'b> {
     fn is_leaderless(&self) -> bool {
         self.state == b'Z' && self.threads > 1
     }
-
-    /// The name as text.
-    pub(super) fn name(&self) -> String {
-        String::from_utf8_lossy(self.name).into_owned()
-    }
 }
 
 fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
@@ -88,14 +83,19 @@ pub(super) fn stat(pid: u32, buffer: &mut StatBuffer) -> Result<Stat<'_>> {
     parse_stat(&file, buffer)
 }
 
-/// Opens a path that is short, as all of these are: made on the stack.
+/// Opens a path that is short, as all of these are.
 fn open(path: std::fmt::Arguments<'_>, flags: OFlags) -> Result<OwnedFd> {
     let mut text = [0_u8; 32];
-    let mut rest = &mut text[..];
+    openat(CWD, short_path(path, &mut text)?, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// A path made on the stack.
+fn short_path<'t>(path: std::fmt::Arguments<'_>, text: &'t mut [u8]) -> Result<&'t [u8]> {
+    let mut rest = &mut *text;
     rest.write_fmt(path).map_err(|_| Errno::NAMETOOLONG)?;
     let unused = rest.len();
     let length = text.len() - unused;
-    openat(CWD, &text[..length], flags | OFlags::CLOEXEC, Mode::empty())
+    Ok(&text[..length])
 }
 
 fn parse_stat<'b>(file: &OwnedFd, buffer: &'b mut StatBuffer) -> Result<Stat<'b>> {
@@ -104,7 +104,7 @@ fn parse_stat<'b>(file: &OwnedFd, buffer: &'b mut StatBuffer) -> Result<Stat<'b>
 }
 
 /// A process as /proc lists it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Listed {
     pub(super) pid: u32,
     /// The inode of its directory. The kernel makes it when somebody first looks, and may make
@@ -171,6 +171,15 @@ impl ProcDir {
         Ok(fstat(&self.fd)?.st_uid)
     }
 
+    /// The inode of the directory, as the list has it ([`Listed`]).
+    ///
+    /// # Errors
+    ///
+    /// What fstat(2) says.
+    pub(super) fn inode(&self) -> Result<u64> {
+        Ok(fstat(&self.fd)?.st_ino)
+    }
+
     /// Reads its `stat`.
     ///
     /// # Errors
@@ -208,13 +217,13 @@ impl ProcDir {
         Ok(())
     }
 
-    /// Calls `each` with the inode of every socket that it has open, and says whether it has any
-    /// descriptor at all.
+    /// Calls `each` with the inode of every socket that it has open and with the descriptor, and
+    /// says whether it has any descriptor at all.
     ///
     /// # Errors
     ///
     /// `EACCES` where the process may not be looked at.
-    pub(super) fn sockets(&self, mut each: impl FnMut(u64)) -> Result<bool> {
+    pub(super) fn sockets(&self, mut each: impl FnMut(u64, u32)) -> Result<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&self.fd, c"fd", flags, Mode::empty())?;
         let mut any = false;
@@ -225,10 +234,19 @@ impl ProcDir {
             if let Ok(length) = readlinkat_raw(&directory, DecInt::new(descriptor), &mut target[..])
                 && let Some(inode) = socket_inode(&target[..length])
             {
-                each(inode);
+                each(inode, descriptor);
             }
         })?;
         Ok(any)
+    }
+
+    /// The inode of the socket that it has open as `descriptor`, if it has.
+    pub(super) fn socket_at(&self, descriptor: u32) -> Option<u64> {
+        let mut path = [0_u8; 16];
+        let mut target = [0_u8; 32];
+        let path = short_path(format_args!("fd/{descriptor}"), &mut path).ok()?;
+        let length = readlinkat_raw(&self.fd, path, &mut target[..]).ok()?;
+        socket_inode(&target[..length])
     }
 
     /// The directory of a living thread, where the first one has ended and others live.
@@ -267,7 +285,7 @@ mod tests {
     fn a_name_may_look_like_fields() {
         let text = b"42 (a) R 1 (b) S 7 42 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 3 0 123456 1 2";
         let stat = Stat::parse(text).expect("it has 22 fields");
-        assert_eq!(stat.name(), "a) R 1 (b");
+        assert_eq!(stat.name, b"a) R 1 (b");
         assert_eq!((stat.state, stat.parent, stat.session), (b'S', 7, 9));
         assert_eq!((stat.threads, stat.start_ticks), (3, 123_456));
     }

@@ -30,6 +30,7 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// /proc.
 async fn carry_out(State(coordinator): App, Extension(peer): From, call: Call) -> Outcome {
     let done = if call.is_slow() {
+        let coordinator = coordinator.clone();
         aside(move || coordinator.call(&call, peer)).await
     } else {
         coordinator.call(&call, peer)
@@ -38,7 +39,7 @@ async fn carry_out(State(coordinator): App, Extension(peer): From, call: Call) -
         Ok(Answer { body, created: true }) => Ok(json_response(StatusCode::CREATED, body)),
         Ok(Answer { body, created: false }) => Ok(json_response(StatusCode::OK, body)),
         Err(error @ Error::PortUnavailable { allocated_to: None, .. }) => {
-            Err(aside(move || Coordinator::name_holder(error)).await.into())
+            Err(aside(move || coordinator.name_holder(error)).await.into())
         }
         Err(error) => Err(error.into()),
     }

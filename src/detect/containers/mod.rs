@@ -10,6 +10,7 @@ mod listing;
 mod question;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -153,20 +154,24 @@ impl Containers {
             let seen = usage.unwrap_or_else(|| published.usage());
             return Some(SystemUsage { container: Some(published.info()), ..seen });
         }
-        // A container with the network of the machine publishes nothing: its process listens.
-        let usage = usage?;
-        let id = usage.process.as_ref().and_then(|process| super::process::container(process.pid));
-        let container = id.map(|(engine, id)| ContainerInfo {
-            name: match self.by_id(&id) {
-                Some(container) => container.name.clone(),
-                // As the engines' own commands shorten it.
-                None => id.chars().take(12).collect(),
-            },
-            engine: engine.to_owned(),
-            id,
-            container_port: port,
-        });
-        Some(SystemUsage { container, ..usage })
+        // A container with the network of the machine publishes nothing: its process listens, and
+        // tells the id alone.
+        let mut usage = usage?;
+        if let Some(container) = &mut usage.container
+            && let Some(known) = self.by_id(&container.id)
+        {
+            container.name.clone_from(&known.name);
+        }
+        Some(usage)
+    }
+
+    /// The ports of a range that running containers publish.
+    pub(super) fn serving_in(
+        &self,
+        ports: RangeInclusive<u16>,
+    ) -> impl Iterator<Item = &Published> {
+        let published = self.by_port.iter().filter(move |(port, _)| ports.contains(port));
+        published.flat_map(|(_, all)| all).filter(|one| one.container.running)
     }
 }
 

@@ -273,7 +273,13 @@ fn system_usage(full: bool) -> api::SystemUsage {
 }
 
 fn process(full: bool) -> api::ProcessInfo {
-    api::ProcessInfo { pid: 812, name: "vite".to_owned(), command: word(full), cwd: word(full) }
+    api::ProcessInfo {
+        pid: 812,
+        name: "vite".to_owned(),
+        command: word(full),
+        cwd: word(full),
+        project_path: word(full),
+    }
 }
 
 fn container(_full: bool) -> api::ContainerInfo {
