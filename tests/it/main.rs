@@ -17,6 +17,7 @@ mod doctor;
 mod events;
 mod foreign_program;
 mod guard;
+mod holders;
 mod install;
 mod journal;
 mod lives;
