@@ -193,6 +193,9 @@ pub struct Allocation {
     pub state: AllocationState,
     /// Who listens there.
     pub listener: Option<Listener>,
+    /// Where its program listens instead, while nobody listens there.
+    #[serde(default)]
+    pub elsewhere: Option<Listener>,
 }
 
 /// A process that listens on an allocated port. What cannot be seen is null.

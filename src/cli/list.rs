@@ -158,7 +158,8 @@ fn holders(view: &View, allocation: &Allocation) -> String {
     let instance = allocation.instance_id.as_deref().map(|id| printable(id).into_owned());
     let lease = allocation.expires_at.as_deref().and_then(|end| view.until(end));
     let lease = lease.map(|left| format!("lease {}", short(left)));
-    let parts: Vec<String> = [process, instance, lease].into_iter().flatten().collect();
+    let parts: Vec<String> =
+        [process, instance, lease, words::elsewhere(allocation)].into_iter().flatten().collect();
     if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
 }
 

@@ -1,6 +1,5 @@
 //! `styxy wait`: until an allocation's own program listens.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,7 @@ use super::output::{self, View, url};
 use super::release::Target;
 use super::words;
 use crate::api::{
-    Allocation, AllocationState, AllocationsResponse, CheckResponse, PortInUse, Protocol, Released,
-    ScanResponse,
+    Allocation, AllocationState, AllocationsResponse, CheckResponse, Protocol, Released,
 };
 use crate::coordinator::Call;
 
@@ -31,6 +29,9 @@ pub(super) fn run(context: &Context, args: &Wait) -> Result<ExitCode, Failed> {
         context.say(&format!("styxy: waiting for {}", silent.join(", ")));
     }
     while awaited.iter().any(|one| one.ready.is_none()) {
+        for one in &mut awaited {
+            one.tell_elsewhere(context);
+        }
         let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
         match feed.next(left)? {
             News::Event(name, data) => {
@@ -58,6 +59,9 @@ pub(super) fn run(context: &Context, args: &Wait) -> Result<ExitCode, Failed> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What makes a program listen on its port.
+const HAND_OVER: &str = "make it take its port from PORT, or write {port} in its arguments";
+
 /// Takes in what there is now.
 fn look(feed: &mut Feed<'_>, awaited: &mut [Awaited], scope: &Scope) -> Result<(), Failed> {
     let list: AllocationsResponse = read(&feed.call(&Call::Allocations)?)?;
@@ -74,12 +78,14 @@ struct Awaited {
     known: Vec<Allocation>,
     /// The one whose own program listens.
     ready: Option<Allocation>,
+    /// It was said that it listens elsewhere.
+    is_told: bool,
 }
 
 impl Awaited {
     fn new(text: &str) -> Self {
         let (target, text) = (Target::parse(text), text.to_owned());
-        Self { target, text, known: Vec::new(), ready: None }
+        Self { target, text, known: Vec::new(), ready: None, is_told: false }
     }
 
     /// A name means what this project or instance has; a port or lock id means just one anywhere.
@@ -120,6 +126,17 @@ impl Awaited {
         Ok(())
     }
 
+    /// Says once that its program listens, but elsewhere: waiting may be in vain.
+    fn tell_elsewhere(&mut self, context: &Context) {
+        if !self.is_told
+            && self.ready.is_none()
+            && let Some(elsewhere) = self.known.iter().find_map(words::elsewhere)
+        {
+            context.say(&format!("styxy: {}: {elsewhere}: {HAND_OVER}", self.text));
+            self.is_told = true;
+        }
+    }
+
     fn ended(&self, reason: Option<&str>) -> Failed {
         let reason = reason.map(|reason| format!(": {}", reason.replace('_', " ")));
         let fact = format!("{} ended before it listened{}", self.text, reason.unwrap_or_default());
@@ -147,11 +164,8 @@ fn too_late(feed: &mut Feed<'_>, awaited: &[Awaited], timeout: Duration, scope: 
         return absent(feed, late, failed, &view, scope);
     };
     let port = allocation.port;
-    if let Some(other) = elsewhere(feed, allocation) {
-        let who = other.system_usage.as_ref().map(words::user_of_port).unwrap_or_default();
-        return failed
-            .holder(format!("{who} listens on port {} instead of {port}", other.port))
-            .next("make it take its port from PORT, or write {port} in its arguments");
+    if let Some(elsewhere) = words::elsewhere(allocation) {
+        return failed.holder(elsewhere).next(HAND_OVER);
     }
     let who = words::keeper(&view, allocation);
     failed
@@ -183,24 +197,6 @@ fn absent(
     failed
         .holder(format!("it is not allocated{place}"))
         .next("styxy list    shows what is allocated")
-}
-
-/// The port that the allocation's program listens on instead, if it can be told.
-fn elsewhere(feed: &mut Feed<'_>, allocation: &Allocation) -> Option<PortInUse> {
-    let answer = feed.call(&Call::Scan(1, u16::MAX)).ok()?;
-    let scan: ScanResponse = read(&answer).ok()?;
-    let mut in_use = scan.ports_in_use;
-    in_use.retain(|it| it.allocated_to.is_none());
-    let process = |it: &PortInUse| it.system_usage.as_ref().and_then(|it| it.process.clone());
-    let is_owner =
-        |it: &PortInUse| process(it).is_some_and(|it| Some(it.pid) == allocation.process_id);
-    let project = allocation.project_path.as_deref().map(Path::new);
-    let is_inside = |it: &PortInUse| {
-        let directory = process(it).and_then(|process| process.cwd);
-        project.zip(directory).is_some_and(|(project, it)| Path::new(&it).starts_with(project))
-    };
-    let index = in_use.iter().position(is_owner).or_else(|| in_use.iter().position(is_inside))?;
-    Some(in_use.swap_remove(index))
 }
 
 #[cfg(test)]

@@ -83,7 +83,10 @@ fn of_allocation(view: &View, name: &str, allocation: &Allocation, reason: Optio
         ("listening" | "conflict", None) => {
             format!("{words}: {} on {}", words::keeper(view, allocation), address(allocation))
         }
-        _ => format!("{words}: held by {}", words::keeper(view, allocation)),
+        _ => match words::elsewhere(allocation) {
+            Some(elsewhere) => format!("{words}: {elsewhere}"),
+            None => format!("{words}: held by {}", words::keeper(view, allocation)),
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! Allocations and holders in words.
 
 use super::output::{View, long, printable};
-use crate::api::{Allocation, SystemUsage};
+use crate::api::{Allocation, Listener, SystemUsage};
 use crate::detect::users;
 
 /// What an allocation is for: `dev/web`, or `dev` for an unnamed one.
@@ -71,6 +71,15 @@ pub(super) fn place_of(usage: &SystemUsage) -> Option<&str> {
     process.project_path.as_deref().or(process.cwd.as_deref())
 }
 
+/// Where an allocation's program listens instead of on its port.
+pub(super) fn elsewhere(allocation: &Allocation) -> Option<String> {
+    let Listener { pid, name, local_address } = allocation.elsewhere.as_ref()?;
+    let name = name.as_deref().map_or("its program".into(), printable);
+    let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    let port = local_address.rsplit(':').next().unwrap_or_default();
+    Some(format!("{name}{pid} listens on port {} instead of {}", printable(port), allocation.port))
+}
+
 /// What keeps an allocation alive: its listener, its owner, its instance or its lease.
 pub(super) fn keeper(view: &View, allocation: &Allocation) -> String {
     if let Some(listener) = &allocation.listener {
@@ -96,7 +105,7 @@ pub(super) fn keeper(view: &View, allocation: &Allocation) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::api::{AllocationState, ContainerInfo, Listener, ProcessInfo, Protocol};
+    use crate::api::{AllocationState, ContainerInfo, ProcessInfo, Protocol};
 
     pub(in crate::cli) fn view() -> View {
         let now = humantime::parse_rfc3339("2026-01-17T18:40:52.000Z").expect("a time");
@@ -123,6 +132,7 @@ pub(super) mod tests {
                 name: Some("vite".to_owned()),
                 local_address: "[::]:5173".to_owned(),
             }),
+            elsewhere: None,
         }
     }
 

@@ -17,8 +17,8 @@ const BACKLOG: usize = 1024;
 /// One event of the stream.
 #[derive(Debug, Clone)]
 pub struct Happening {
-    /// What happened: `allocated`, `listening`, `conflict`, `reserved`, `released`,
-    /// `instance_lost`, `moved`.
+    /// What happened: `allocated`, `listening`, `conflict`, `elsewhere`, `reserved`,
+    /// `released`, `instance_lost`, `moved`.
     pub name: &'static str,
     /// To whom, as JSON on one line.
     pub data: Arc<str>,
@@ -68,6 +68,7 @@ impl Feed {
                 }
             }
             Event::Conflict(lock_id) => self.tell_of("conflict", *lock_id, registry),
+            Event::Elsewhere(lock_id) => self.tell_of("elsewhere", *lock_id, registry),
             Event::Silent(lock_id) => self.tell_of("reserved", *lock_id, registry),
             Event::Inherited(_) => {}
             Event::Released(allocation, reason) => {

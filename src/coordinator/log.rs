@@ -18,7 +18,7 @@ pub(super) fn event(event: &Event, registry: &Registry) {
                 allocated(allocation, "inherited by");
             }
         }
-        Event::Listening(_) | Event::Identified(_) | Event::Silent(_) => {}
+        Event::Elsewhere(_) | Event::Listening(_) | Event::Identified(_) | Event::Silent(_) => {}
         Event::Conflict(lock_id) => {
             if let Some(allocation) = registry.allocation(*lock_id) {
                 warn!(

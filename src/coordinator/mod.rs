@@ -375,6 +375,7 @@ impl Inner {
             }
             Event::Allocated(_)
             | Event::Conflict(_)
+            | Event::Elsewhere(_)
             | Event::Silent(_)
             | Event::InstanceLost(_)
             | Event::Moved(_) => {}

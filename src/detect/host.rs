@@ -14,6 +14,7 @@ use super::heirs::Heirs;
 use super::known::{Known, Look, claim};
 use super::process::{Identified, Living};
 use super::sockets::{self, Socket};
+use super::strays::Strays;
 use super::{ProcessFacts, holders, ports, process};
 use crate::api::{Protocol, SystemUsage};
 use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process, Publisher};
@@ -50,7 +51,7 @@ impl Host {
         self.note(&listed);
         let sockets = listed?;
         self.known.forget_all_but(&sockets);
-        Ok(Sweep { host: self, sockets, seen: HashMap::new() })
+        Ok(Sweep { host: self, sockets, seen: HashMap::new(), strays: None })
     }
 
     /// The inodes of this user's sockets on allocated ports whose process is not known yet. A
@@ -197,6 +198,7 @@ pub struct Sweep<'h> {
     /// By port, TCP before UDP.
     sockets: Vec<Socket>,
     seen: HashMap<Process, Option<Living>>,
+    strays: Option<Strays>,
 }
 
 impl Machine for Sweep<'_> {
@@ -213,6 +215,18 @@ impl Machine for Sweep<'_> {
         let seen = &mut self.seen;
         let mut look = |process| look(seen, process);
         self.host.listener_among(allocation, sockets, &mut look)
+    }
+
+    fn elsewhere(
+        &mut self,
+        allocation: &Allocation,
+        is_allocated: &dyn Fn(u16) -> bool,
+    ) -> Option<Listener> {
+        let (sockets, known) = (&self.sockets, &mut self.host.known);
+        let uid = geteuid().as_raw();
+        let strays =
+            self.strays.get_or_insert_with(|| Strays::among(sockets, known, uid, is_allocated));
+        strays.of(allocation)
     }
 
     fn is_alive(&mut self, process: Process) -> bool {

@@ -80,6 +80,11 @@ impl Known {
         Judgement { own: true, tie: None, process: None }
     }
 
+    /// The processes that have a socket of this user's. One that is not known yet is to be looked for.
+    pub(super) fn processes_of(&mut self, inode: u64) -> &[ProcessFacts] {
+        &self.sockets.entry(inode).or_default().processes
+    }
+
     /// The sockets whose process is to be looked for.
     pub(super) fn unknown(&self) -> Vec<u64> {
         let unknown = self.sockets.iter().filter(|(_, holders)| {

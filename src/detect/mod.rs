@@ -15,6 +15,7 @@ pub mod ports;
 pub mod process;
 mod procfs;
 pub mod sockets;
+mod strays;
 pub mod terminate;
 #[cfg(test)]
 mod testing;

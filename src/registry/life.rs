@@ -114,6 +114,7 @@ impl Registry {
         lock_ids.dedup();
         for lock_id in lock_ids {
             self.refresh(lock_id, machine, now);
+            self.look_elsewhere(lock_id, machine, now);
         }
         self.lose_silent_instances(machine, now);
     }

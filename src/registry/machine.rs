@@ -25,6 +25,15 @@ pub trait Machine {
     /// stranger, else nobody.
     fn listener(&mut self, allocation: &Allocation) -> Option<Listener>;
 
+    /// Where the program of an allocation listens on a port that nobody allocated.
+    fn elsewhere(
+        &mut self,
+        _allocation: &Allocation,
+        _is_allocated: &dyn Fn(u16) -> bool,
+    ) -> Option<Listener> {
+        None
+    }
+
     /// Whether that very process lives: same pid, same start time.
     fn is_alive(&mut self, process: Process) -> bool;
 

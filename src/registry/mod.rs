@@ -10,6 +10,7 @@
 mod allocate;
 mod assignments;
 mod candidates;
+mod elsewhere;
 mod instances;
 mod life;
 mod machine;
@@ -60,6 +61,8 @@ pub enum Event {
     Conflict(Uuid),
     /// Nobody listens on its port any more, and something else holds it.
     Silent(Uuid),
+    /// Nobody listens on its port, but its program does on another one.
+    Elsewhere(Uuid),
     /// Its owner died, and a process with its lock id in the environment is the owner now.
     Inherited(Uuid),
     /// It ended.

@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) allocation: Allocation,
     /// Who listened on its port when somebody last looked.
     pub(super) listener: Option<Listener>,
+    /// Where its program listens instead.
+    pub(super) elsewhere: Option<Listener>,
     /// The owner whose death was reported. Another one may have come since.
     pub(super) dead: Option<Process>,
 }
@@ -151,7 +153,7 @@ impl Tables {
     pub(super) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Allocation(entry) => {
-                let Entry { allocation, listener, dead } = *entry;
+                let Entry { allocation, listener, dead, .. } = *entry;
                 let lock_id = allocation.lock_id;
                 self.put(allocation);
                 self.set_listener(lock_id, listener);
@@ -176,7 +178,7 @@ impl Tables {
         let lock_id = allocation.lock_id;
         let Some(entry) = self.allocations.get_mut(&lock_id) else {
             self.index(&allocation);
-            let entry = Entry { allocation, listener: None, dead: None };
+            let entry = Entry { allocation, listener: None, elsewhere: None, dead: None };
             self.allocations.insert(lock_id, entry);
             return None;
         };

@@ -25,11 +25,11 @@ impl Registry {
 
     /// An allocation that ended, as it was.
     pub fn show_ended(allocation: &Allocation, now: Moment) -> api::Allocation {
-        to_wire(allocation, None, now)
+        to_wire(allocation, None, None, now)
     }
 
     pub(super) fn entry_to_wire(entry: &Entry, now: Moment) -> api::Allocation {
-        to_wire(&entry.allocation, entry.listener.as_ref(), now)
+        to_wire(&entry.allocation, entry.listener.as_ref(), entry.elsewhere.as_ref(), now)
     }
 
     /// The instances as the interface shows them, by id.
@@ -53,7 +53,12 @@ impl Registry {
     }
 }
 
-fn to_wire(allocation: &Allocation, listener: Option<&Listener>, now: Moment) -> api::Allocation {
+fn to_wire(
+    allocation: &Allocation,
+    listener: Option<&Listener>,
+    elsewhere: Option<&Listener>,
+    now: Moment,
+) -> api::Allocation {
     let expires_at = allocation.lease.map(|lease| {
         let now_ms = milliseconds(now.monotonic);
         timestamp(now.unix_ms.saturating_add(lease.until_ms.saturating_sub(now_ms)))
@@ -76,11 +81,16 @@ fn to_wire(allocation: &Allocation, listener: Option<&Listener>, now: Moment) ->
             Some(listener) if listener.is_conflict() => AllocationState::Conflict,
             _ => AllocationState::Reserved,
         },
-        listener: listener.map(|listener| api::Listener {
-            pid: listener.process.map(|process| process.pid),
-            name: listener.name.clone(),
-            local_address: listener.local_address.clone(),
-        }),
+        listener: listener.map(listener_to_wire),
+        elsewhere: elsewhere.filter(|_| listener.is_none()).map(listener_to_wire),
+    }
+}
+
+fn listener_to_wire(listener: &Listener) -> api::Listener {
+    api::Listener {
+        pid: listener.process.map(|process| process.pid),
+        name: listener.name.clone(),
+        local_address: listener.local_address.clone(),
     }
 }
 

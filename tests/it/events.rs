@@ -5,10 +5,11 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Home, PATIENCE, Request, Running, owner, port_of, serve};
+use crate::support::{Home, PATIENCE, Request, Running, Serve, owner, port_of, serve};
 
 /// An event stream over TCP, as any program would read it.
 struct Stream(BufReader<TcpStream>);
@@ -119,6 +120,30 @@ fn a_strangers_listener_is_a_conflict_within_two_seconds_and_takes_nothing_away(
     stranger.kill();
     assert_eq!(stream.next("reserved")["lock_id"], answer["lock_id"]);
     assert!(home.allocation(&answer["lock_id"]).is_some(), "it is not lost");
+}
+
+#[test]
+fn a_program_that_listens_elsewhere_is_told_of_once() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let mut stream = Stream::open(&home);
+    let (own, spare) = (home.spare_port(0), home.spare_port(1).to_string());
+    let gate = home.work().join("gate");
+    mkfifoat(CWD, &gate, Mode::RUSR | Mode::WUSR).expect("a fifo");
+    std::fs::write(home.work().join("serve.py"), Serve::SCRIPT).expect("a file");
+    // The owner's child, and then the owner itself where it should be.
+    let script = format!(
+        "python3 serve.py 127.0.0.1 {spare} & read _ <gate; exec python3 serve.py 127.0.0.1 $PORT"
+    );
+    let _server = home.run(&["-p", &own.to_string(), "--", "sh", "-c", &script]);
+    stream.next("allocated");
+    let elsewhere = stream.next("elsewhere");
+    assert_eq!((port_of(&elsewhere), &elsewhere["state"]), (own, &json!("reserved")));
+    assert_eq!(elsewhere["elsewhere"]["local_address"], format!("127.0.0.1:{spare}"));
+    assert_eq!(elsewhere["elsewhere"]["name"], "python3");
+    std::fs::write(&gate, "go\n").expect("somebody reads");
+    let listening = stream.next("listening");
+    assert_eq!((port_of(&listening), &listening["elsewhere"]), (own, &Value::Null));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Home, PATIENCE, Running, Serve, eventually, finish, owner, port_of, serve};
+use crate::support::{Home, Running, Serve, finish, owner, port_of, serve};
 
 /// Starts `styxy wait ARGS`, and returns when it waits.
 fn waiting(home: &Home, args: &str) -> Running {
@@ -123,10 +123,11 @@ fn a_program_that_listens_elsewhere_is_named_with_its_port() {
     let server = home.run(&program);
     let port = port_of(&home.allocation_of(server.pid()));
     let said = format!("listens on port {spare} instead of {port}");
-    eventually(PATIENCE, || {
-        let late = home.styxy(&["wait", "web", "--timeout", "100ms"]).exits(1);
-        if late.stderr.contains(&said) { Ok(()) } else { Err(late.whole()) }
-    });
+    // It is said as soon as it is known, and again at the end.
+    let late = home.styxy(&["wait", "web", "--timeout", "4s"]).exits(1);
+    assert_eq!(late.stderr.matches(&said).count(), 2, "{}", late.whole());
+    let list = home.styxy(&["list"]).ok();
+    assert!(list.stdout.contains(&said), "{}", list.whole());
 }
 
 #[test]

@@ -251,6 +251,7 @@ fn allocation(full: bool) -> api::Allocation {
         implicit_owner: full,
         state: api::AllocationState::Listening,
         listener: full.then(|| listener(full)),
+        elsewhere: full.then(|| listener(full)),
     }
 }
 
