@@ -5,10 +5,12 @@
 //! image is busybox in a folder: nothing is downloaded.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -127,7 +129,7 @@ impl World {
         let busybox =
             ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|it| fs::metadata(it).is_ok());
         fs::copy(busybox.expect("busybox is there"), bin.join("busybox")).expect("there is room");
-        for applet in ["sh", "sleep"] {
+        for applet in ["sh", "sleep", "nc"] {
             symlink("busybox", bin.join(applet)).expect("there is room");
         }
         let (image, tar) = (self.path("image"), self.path("image.tar"));
@@ -165,11 +167,14 @@ impl World {
     fn publish(&self, name: &str, port: u16, project: &str) {
         let publish = format!("{port}:80");
         let label = format!("com.docker.compose.project.working_dir={project}");
+        self.start(name, &["--label", &label, "-p", &publish, "image", "/bin/sleep", "600"]);
+    }
+
+    /// Starts a container.
+    fn start(&self, name: &str, what: &[&str]) {
         // Podman asks for more than a restricted machine allows.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let what = ["--label", &label, "-p", &publish, "image", "/bin/sleep", "600"];
-        let words = [&["run", "-d", "--name", name], &limits[..], &what[..]].concat();
-        self.docker(&words).ok();
+        self.docker(&[&["run", "-d", "--name", name], &limits[..], what].concat()).ok();
     }
 
     /// Waits until the allocation on `port` is in that state, by the container of that name.
@@ -187,7 +192,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for name in ["db", "web", "later"] {
+        for name in ["db", "web", "later", "near"] {
             let _missing = self.docker(&["rm", "-f", name]);
         }
         if let Some(styxy) = &mut self.styxy {
@@ -223,6 +228,20 @@ fn a_published_port_is_known(mut world: World) {
     assert_ne!(other.port(), port);
     other.complains("db");
     world.styxy(&["allocate", "-s", "dev", "-p", &number, "--exact"]).exits(1).complains("db");
+    let scan = world.styxy(&["scan", &number, "--json"]).ok().json();
+    let [entry] = &scan["ports_in_use"].as_array().expect("a list")[..] else { panic!("{scan:#}") };
+    assert_eq!(entry["system_usage"]["container"], *container, "{scan:#}");
+
+    // One in the network of the machine publishes nothing: its process listens itself.
+    let near = world.home.spare_port(0).to_string();
+    world.start("near", &["--network", "host", "image", "/bin/nc", "-l", "-p", &near]);
+    let named = |checked: &Value| checked["system_usage"]["container"]["name"] == "near";
+    let checked = world.until("its name", &["check", &near, "--json"], named);
+    let usage = &checked["system_usage"];
+    assert_eq!(usage["container"]["engine"], world.program, "{checked:#}");
+    assert_eq!(usage["process"]["name"], "nc", "{checked:#}");
+    assert_eq!(usage["process"]["project_path"], Value::Null, "{checked:#}");
+    world.docker(&["rm", "-f", "near"]).ok();
 
     // Stopped, it will want its port again: only who asks for that number gets it.
     world.docker(&["stop", "-t", "0", "db"]).ok();
@@ -287,13 +306,33 @@ fn docker_publishes_a_port() {
     }
 }
 
+/// An engine that takes connections and answers each with `text`, again and again.
+fn chatterer(listener: UnixListener, text: &'static [u8]) {
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut client = client;
+                while client.write_all(text).is_ok() {}
+            });
+        }
+    });
+}
+
 #[test]
-fn an_engine_that_never_answers_delays_nobody() {
+fn an_engine_that_hangs_or_talks_nonsense_delays_nobody() {
     let home = Home::new();
-    fs::create_dir_all(home.path("run")).expect("there is room");
+    fs::create_dir_all(home.path("run/podman")).expect("there is room");
+    let bind = |name: &str| UnixListener::bind(home.path(name)).expect("a new socket");
     // It accepts nothing: connections wait in its backlog, and no byte comes back.
-    let silent = UnixListener::bind(home.path("run/docker.sock")).expect("a new socket");
-    let daemon = home.daemon();
+    let silent = bind("run/docker.sock");
+    chatterer(bind("run/podman/podman.sock"), b"HTTP/1.1 200 OK\r\n\r\n[[[[");
+    chatterer(bind("named.sock"), b"no protocol at all\0");
+    let mut daemon = home.styxy_command(&["daemon", "run"]);
+    let named = format!("unix://{}", home.path("named.sock").display());
+    let log = fs::File::create(home.path("daemon.log")).expect("a log file");
+    daemon.env("DOCKER_HOST", named).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let _daemon = Running::spawn(&mut daemon);
+    eventually(PATIENCE, || home.try_get("/status").map_err(|error| error.to_string()));
     let mut times: Vec<Duration> = (0..50)
         .map(|_| {
             let begin = Instant::now();
@@ -305,6 +344,13 @@ fn an_engine_that_never_answers_delays_nobody() {
     // An engine may take a quarter of a second for a question; half of the requests, at least,
     // are far from waiting for one on any machine.
     assert!(times[25] < Duration::from_millis(100), "{times:?}");
-    daemon.is_well(&home);
+    // All three are asked, and complained of once.
+    eventually(PATIENCE, || {
+        let log = fs::read_to_string(home.path("daemon.log")).expect("a log");
+        let all = ["docker.sock", "podman.sock", "named.sock"]
+            .iter()
+            .all(|name| log.matches(&format!("{name}: ")).count() == 1);
+        if all { Ok(()) } else { Err(log) }
+    });
     drop(silent);
 }

@@ -1,6 +1,5 @@
 //! What the machine has to offer: kernel interfaces, container engines, clock, ports.
 
-use std::env;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -9,12 +8,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Access, access};
-use rustix::process::getuid;
 
 use super::Finding;
 use crate::api::Protocol;
 use crate::config::{Config, ephemeral_ports};
-use crate::detect::{process, sockets};
+use crate::detect::{self, process, sockets};
 
 /// 2026-01-01: this program did not exist before.
 const YOUNGEST: Duration = Duration::from_secs(1_767_225_600);
@@ -91,17 +89,9 @@ fn containers() -> Finding {
     )
 }
 
-/// The sockets of Docker and Podman: what the environment names, else root's and the user's own.
+/// The sockets that Styxy looks at.
 fn engines() -> Vec<PathBuf> {
-    let named = ["DOCKER_HOST", "CONTAINER_HOST"].into_iter().filter_map(|name| {
-        let value = env::var(name).ok()?;
-        Some(PathBuf::from(value.strip_prefix("unix://")?))
-    });
-    let runtime = env::var_os("XDG_RUNTIME_DIR")
-        .map_or_else(|| PathBuf::from(format!("/run/user/{}", getuid().as_raw())), PathBuf::from);
-    let usual = ["/run/docker.sock", "/run/podman/podman.sock"].map(PathBuf::from);
-    let own = ["docker.sock", "podman/podman.sock"].map(|name| runtime.join(name));
-    let mut all: Vec<PathBuf> = named.chain(usual).chain(own).collect();
+    let mut all = detect::containers::sockets();
     let mut seen = Vec::new();
     // `/var/run` is `/run`, so one socket may have two names.
     all.retain(|path| {

@@ -1,16 +1,17 @@
 //! The engines of this machine: where they may be, when each is asked, what each said last.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 
 use super::listing::{Inspected, Listed, ListedPort};
 use super::question::{Asker, Failure};
-use super::{BELIEF, Containers, Published};
+use super::{BELIEF, Container, Containers, Published};
 
 /// How long an engine that did not answer as one is left alone.
 const BACK_OFF: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ struct Engine {
     socket: PathBuf,
     /// Not before that.
     next: Option<Instant>,
+    containers: Vec<Arc<Container>>,
     published: Vec<Published>,
     answered: Option<Instant>,
     /// The ports of stopped containers that were inspected; they never change.
@@ -44,18 +46,16 @@ struct Engine {
 }
 
 impl Engines {
-    /// The sockets where an engine may be: `DOCKER_HOST`, then where Docker and Podman are, of the
-    /// machine and of this user.
+    /// The engines at [`sockets`].
     pub fn from_env() -> Self {
-        let docker_host = std::env::var_os("DOCKER_HOST");
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        Self::at(places(docker_host.as_deref(), runtime.as_deref()))
+        Self::at(sockets())
     }
 
     fn at(sockets: Vec<PathBuf>) -> Self {
         let engine = |socket| Engine {
             socket,
             next: None,
+            containers: Vec::new(),
             published: Vec::new(),
             answered: None,
             inspected: HashMap::new(),
@@ -71,7 +71,7 @@ impl Engines {
             // The same socket has several names where one is a link: podman-docker makes one.
             let real = engine.socket.canonicalize().unwrap_or_else(|_| engine.socket.clone());
             if asked.contains(&real) {
-                engine.published.clear();
+                engine.forget();
                 continue;
             }
             engine.ask(&real, Instant::now());
@@ -81,17 +81,27 @@ impl Engines {
             let fresh = engine.answered.is_some_and(|answered| answered.elapsed() < BELIEF);
             engine.published.iter().map(move |one| Published { fresh, ..one.clone() })
         });
-        Containers::new(published, Instant::now())
+        let containers = self.engines.iter().flat_map(|engine| &engine.containers);
+        Containers::new(containers.cloned(), published, Instant::now())
     }
 }
 
-fn places(docker_host: Option<&OsStr>, runtime: Option<&Path>) -> Vec<PathBuf> {
-    let named = docker_host.and_then(OsStr::to_str);
-    let named = named.and_then(|host| host.strip_prefix("unix://")).map(PathBuf::from);
+/// The sockets where an engine may be: those that the environment names, for Docker's and Podman's
+/// own commands, then where Docker and Podman are, of the machine and of this user.
+pub fn sockets() -> Vec<PathBuf> {
+    let named = ["DOCKER_HOST", "CONTAINER_HOST"].map(std::env::var_os);
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map_or_else(|| PathBuf::from(format!("/run/user/{}", geteuid().as_raw())), PathBuf::from);
+    places(named.iter().flatten().map(OsString::as_os_str), Some(&runtime))
+}
+
+fn places<'a>(named: impl IntoIterator<Item = &'a OsStr>, runtime: Option<&Path>) -> Vec<PathBuf> {
+    let named = named.into_iter().filter_map(OsStr::to_str);
+    let named = named.filter_map(|host| host.strip_prefix("unix://")).map(PathBuf::from);
     let system = ["/var/run/docker.sock", "/run/podman/podman.sock"].map(PathBuf::from);
     let user = ["podman/podman.sock", "docker.sock"];
     let user = runtime.into_iter().flat_map(|runtime| user.map(|socket| runtime.join(socket)));
-    named.into_iter().chain(system).chain(user).filter(|path| path.is_absolute()).collect()
+    named.chain(system).chain(user).filter(|path| path.is_absolute()).collect()
 }
 
 impl Engine {
@@ -102,17 +112,16 @@ impl Engine {
         let asleep = sleeping_unit(socket);
         // A Docker that sleeps has no running containers, and would start some.
         if asleep == Some(Unit::Docker) {
-            self.published.clear();
+            self.forget();
             return;
         }
         self.next = asleep.map(|_| now + SLEEP);
         match self.list(socket) {
-            Ok(published) => {
-                self.published = published;
+            Ok(()) => {
                 self.answered = Some(Instant::now());
                 self.complained = false;
             }
-            Err(Failure::Absent) => self.published.clear(),
+            Err(Failure::Absent) => self.forget(),
             // What it said last may still be so.
             Err(Failure::Bad(reason)) => {
                 let again = std::mem::replace(&mut self.complained, true);
@@ -126,15 +135,25 @@ impl Engine {
         }
     }
 
-    fn list(&mut self, socket: &Path) -> Result<Vec<Published>, Failure> {
+    fn forget(&mut self) {
+        self.containers.clear();
+        self.published.clear();
+    }
+
+    fn list(&mut self, socket: &Path) -> Result<(), Failure> {
         let Ok(metadata) = std::fs::metadata(socket) else { return Err(Failure::Absent) };
         let asker = Asker::new(socket);
         let answer = asker.get::<Vec<Listed>>("/containers/json?all=true")?;
         let engine = if answer.server.starts_with("Libpod") { "podman" } else { "docker" };
-        let mut containers = answer.value;
-        self.inspect(&mut containers, &asker);
-        let published = containers.iter().flat_map(|it| it.published(engine, metadata.uid()));
-        Ok(published.collect())
+        let mut listed = answer.value;
+        self.inspect(&mut listed, &asker);
+        self.forget();
+        for one in listed {
+            let container = Arc::new(one.container(engine, metadata.uid()));
+            self.published.extend(one.published(&container));
+            self.containers.push(container);
+        }
+        Ok(())
     }
 
     /// Finds out the ports that stopped containers will publish where the list is silent on them.
@@ -214,7 +233,7 @@ mod tests {
     #[test]
     fn only_unix_sockets_are_asked() {
         let runtime = Path::new("/run/user/7");
-        let all = places(Some(OsStr::new("unix:///mine.sock")), Some(runtime));
+        let all = places([OsStr::new("unix:///mine.sock")], Some(runtime));
         let expected = [
             "/mine.sock",
             "/var/run/docker.sock",
@@ -224,7 +243,7 @@ mod tests {
         ];
         assert_eq!(all, expected.map(PathBuf::from));
         for other in ["tcp://127.0.0.1:2375", "ssh://host", "unix://relative", ""] {
-            assert_eq!(places(Some(OsStr::new(other)), None).len(), 2, "{other}");
+            assert_eq!(places([OsStr::new(other)], None).len(), 2, "{other}");
         }
     }
 

@@ -97,19 +97,23 @@ impl Listed {
         matches!(self.state.as_str(), "running" | "paused" | "restarting")
     }
 
-    /// Its published ports. `engine` and `uid` are whose it is.
-    pub(super) fn published(&self, engine: &'static str, uid: u32) -> Vec<Published> {
+    /// What it is. `engine` and `uid` are whose it is.
+    pub(super) fn container(&self, engine: &'static str, uid: u32) -> Container {
         let directory = self.labels.as_ref().and_then(|labels| labels.get(WORKING_DIR));
         let name = self.names.iter().flatten().next().unwrap_or(&self.id);
         let name: String = name.trim_start_matches('/').chars().take(NAME_LIMIT).collect();
-        let container = Arc::new(Container {
+        Container {
             engine,
             id: self.id.clone(),
             name: printable(&name).into_owned(),
             working_dir: directory.and_then(Value::as_str).map(PathBuf::from),
             running: self.is_running(),
             uid,
-        });
+        }
+    }
+
+    /// Its published ports.
+    pub(super) fn published(&self, container: &Arc<Container>) -> Vec<Published> {
         let mut published = Vec::new();
         for port in self.ports.iter().flatten() {
             let Some((public, protocol)) = port.public_port.zip(port.protocol()) else { continue };
@@ -160,7 +164,7 @@ mod tests {
             ],
         }))
         .expect("it is as Docker writes it");
-        let published = listed.published("docker", 0);
+        let published = listed.published(&listed.container("docker", 0).into());
         let ports: Vec<_> =
             published.iter().map(|one| (one.port, one.protocol, one.container_port)).collect();
         assert_eq!(ports, [(15432, Protocol::Tcp, 5432), (1053, Protocol::Udp, 53)]);
@@ -175,7 +179,7 @@ mod tests {
         let listed: Listed =
             serde_json::from_value(json!({ "Id": "../x", "Ports": null, "Labels": null }))
                 .expect("an id is enough");
-        assert!(listed.published("podman", 0).is_empty());
+        assert!(listed.published(&listed.container("podman", 0).into()).is_empty());
         assert!(!listed.has_plain_id() && !listed.is_running());
     }
 

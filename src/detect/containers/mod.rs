@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use engine::Engines;
+pub use engine::{Engines, sockets};
 
 use crate::api::{ContainerInfo, Protocol, SystemUsage};
 
@@ -72,12 +72,18 @@ pub(super) enum Interest {
 pub struct Containers {
     /// By port of this machine, the running ones first.
     by_port: HashMap<u16, Vec<Published>>,
+    /// All of them, those too that publish nothing.
+    by_id: HashMap<String, Arc<Container>>,
     asked: Option<Instant>,
     interest: Interest,
 }
 
 impl Containers {
-    fn new(published: impl IntoIterator<Item = Published>, asked: Instant) -> Self {
+    fn new(
+        containers: impl IntoIterator<Item = Arc<Container>>,
+        published: impl IntoIterator<Item = Published>,
+        asked: Instant,
+    ) -> Self {
         let mut by_port: HashMap<u16, Vec<Published>> = HashMap::new();
         for one in published {
             by_port.entry(one.port).or_default().push(one);
@@ -85,7 +91,8 @@ impl Containers {
         for ports in by_port.values_mut() {
             ports.sort_by_key(|one| !one.container.running);
         }
-        Self { by_port, asked: Some(asked), interest: Interest::None }
+        let by_id = containers.into_iter().map(|one| (one.id.clone(), one)).collect();
+        Self { by_port, by_id, asked: Some(asked), interest: Interest::None }
     }
 
     /// Takes in a new answer, and says whether it is another one.
@@ -137,12 +144,6 @@ impl Containers {
         self.publishing(port, protocol).filter(|one| one.container.running)
     }
 
-    /// The container of that id, if it publishes anything.
-    fn by_id(&self, id: &str) -> Option<&Container> {
-        let mut all = self.by_port.values().flatten();
-        all.find(|one| one.container.id == id).map(|one| one.container.as_ref())
-    }
-
     /// What the system says of a port, with the container that has it.
     pub(super) fn explain(
         &self,
@@ -158,7 +159,7 @@ impl Containers {
         // tells the id alone.
         let mut usage = usage?;
         if let Some(container) = &mut usage.container
-            && let Some(known) = self.by_id(&container.id)
+            && let Some(known) = self.by_id.get(&container.id)
         {
             container.name.clone_from(&known.name);
         }
