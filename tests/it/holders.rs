@@ -4,14 +4,14 @@
 use std::io::Write as _;
 use std::os::unix::fs::chown;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::{fs, io};
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, Output, PATIENCE, Running, Serve, as_nobody, eventually, finish, has_program, is_root,
-    serve, skip,
+    Home, Output, PATIENCE, Running, Serve, as_nobody, behind, eventually, finish, has_program,
+    is_root, serve, skip,
 };
 
 /// `node -e` of a server on `argv[1]`, port `argv[2]`.
@@ -194,17 +194,6 @@ fn styxy_of_nobody(home: &Home, wrapper: &[&str], args: &[&str]) -> Output {
     command.args(args).env("STYXY_AUTOSTART", "0");
     let command = as_nobody(&command);
     finish(&mut behind(&command, wrapper))
-}
-
-/// Puts the words of another program before a command.
-fn behind(command: &Command, wrapper: &[&str]) -> Command {
-    let words = wrapper.iter().map(std::ffi::OsStr::new).chain([command.get_program()]);
-    let words: Vec<_> = words.chain(command.get_args()).collect();
-    let mut wrapped = Command::new(words[0]);
-    wrapped.args(&words[1..]).env_clear();
-    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    wrapped.current_dir(command.get_current_dir().expect("the project"));
-    wrapped
 }
 
 /// A server of root's and one of nobody's, as nobody sees them.

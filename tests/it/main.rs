@@ -30,6 +30,7 @@ mod owners;
 mod probing;
 mod project;
 mod recognised;
+mod restricted;
 mod scan;
 mod store;
 mod systemd;

@@ -19,7 +19,7 @@ pub(crate) use journal::{reboot, sealed};
 pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
 pub(crate) use output::Output;
 pub(crate) use process::{Running, finish, owner, session_of, start_ticks};
-pub(crate) use sandbox::{as_nobody, has_program, in_new_network, is_root, skip};
+pub(crate) use sandbox::{as_nobody, behind, has_program, in_new_network, is_root, skip};
 pub(crate) use tmpfs::Tmpfs;
 pub(crate) use wait::eventually;
 

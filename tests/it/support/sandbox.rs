@@ -28,7 +28,7 @@ pub(crate) fn has_program(name: &str) -> bool {
 }
 
 /// Puts the words in front of a command: its environment and directory stay.
-fn behind(command: &Command, words: &[&str]) -> Command {
+pub(crate) fn behind(command: &Command, words: &[&str]) -> Command {
     let mut wrapped = Command::new(words[0]);
     wrapped.args(&words[1..]).arg(command.get_program()).args(command.get_args());
     wrapped.env_clear();
