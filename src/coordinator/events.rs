@@ -17,7 +17,7 @@ const BACKLOG: usize = 1024;
 /// One event of the stream.
 #[derive(Debug, Clone)]
 pub struct Happening {
-    /// What happened: `allocated`, `listening`, `conflict`, `elsewhere`, `reserved`,
+    /// What happened: `allocated`, `listening`, `conflict`, `elsewhere`, `reserved`, `inherited`,
     /// `released`, `instance_lost`, `moved`.
     pub name: &'static str,
     /// To whom, as JSON on one line.
@@ -70,7 +70,7 @@ impl Feed {
             Event::Conflict(lock_id) => self.tell_of("conflict", *lock_id, registry),
             Event::Elsewhere(lock_id) => self.tell_of("elsewhere", *lock_id, registry),
             Event::Silent(lock_id) => self.tell_of("reserved", *lock_id, registry),
-            Event::Inherited(_) => {}
+            Event::Inherited(lock_id) => self.tell_of("inherited", *lock_id, registry),
             Event::Released(allocation, reason) => {
                 let reason = serde_json::to_value(reason).unwrap_or_default();
                 let reason = reason.as_str().unwrap_or_default().to_owned();

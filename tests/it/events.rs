@@ -147,6 +147,24 @@ fn a_program_that_listens_elsewhere_is_told_of_once() {
 }
 
 #[test]
+fn an_heir_is_told() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let mut stream = Stream::open(&home);
+    let script = "sleep 3600 >/dev/null & echo $!; exec sleep 3600";
+    let mut owner = home.run(&["--", "sh", "-c", script]);
+    let heir: u32 = owner.line().parse().expect("a pid");
+    assert_eq!(stream.next("allocated")["process_id"], owner.pid());
+
+    owner.kill();
+
+    let inherited = stream.next("inherited");
+    assert_eq!((&inherited["process_id"], &inherited["state"]), (&json!(heir), &json!("reserved")));
+    home.kill(heir);
+    assert_eq!(stream.next("released")["reason"], "owner_died");
+}
+
+#[test]
 fn instances_reasons_and_moves_are_told() {
     let home = Home::new();
     let _daemon = home.daemon();
