@@ -1,10 +1,15 @@
 //! How an allocation lives and ends: it lives while any holder lives.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Home, Running, finish, owner, port_of, serve};
+use crate::support::{
+    Home, PATIENCE, Request, Running, Serve, eventually, finish, owner, port_of, serve,
+};
 
 /// How soon the end of the last holder is the end of the allocation. Not at the next tick of the
 /// safety net, which is 10 s.
@@ -85,10 +90,13 @@ fn an_explicit_owner_holds_without_a_lease_and_a_listener_does_not_take_over() {
     assert_eq!(answer["allocation"]["implicit_owner"], false, "{answer:#}");
     assert_eq!(answer["allocation"]["expires_at"], Value::Null, "{answer:#}");
 
-    let mut server = listen(&home, port_of(&answer));
-    home.listens(lock_id, server.pid());
-    server.kill();
-    home.becomes(lock_id, "reserved");
+    // A server that restarts itself is gone for a moment, and another process then.
+    for _ in 0..2 {
+        let mut server = listen(&home, port_of(&answer));
+        home.listens(lock_id, server.pid());
+        server.kill();
+        home.becomes(lock_id, "reserved");
+    }
 
     owner.kill();
     home.ends_within(AT_ONCE, lock_id);
@@ -148,6 +156,54 @@ fn the_first_listener_takes_over_from_a_lease() {
     server.kill();
 
     home.ends_within(AT_ONCE, &answer["lock_id"]);
+}
+
+#[test]
+fn a_server_that_only_closes_its_socket_frees_its_port_within_two_seconds() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let answer = home.post("/allocate", json!({ "service_type": "dev" })).expect(201);
+    let script = Serve::SCRIPT.replace("signal.pause()", "input(); server.close(); signal.pause()");
+    let mut command = home.command("python3");
+    command.args(["-c", &script, "127.0.0.1", &port_of(&answer).to_string()]);
+    let (reader, mut order) = std::io::pipe().expect("a pipe");
+    let mut server = Running::spawn(command.stdin(reader).stdout(Stdio::piped()));
+    assert_eq!(server.line(), "ready");
+    home.listens(&answer["lock_id"], server.pid());
+    let mut stream = home.connect();
+
+    order.write_all(b"close\n").expect("it reads");
+
+    // Nobody asks for the allocation meanwhile: the daemon sees it by itself.
+    let check = Request::new("GET", "/status");
+    eventually(AT_ONCE, || {
+        let status = stream.send(&check).expect("an answer").expect(200);
+        if status["allocations"] == 0 { Ok(()) } else { Err(format!("{status:#}")) }
+    });
+    assert_eq!(server.try_wait(), None);
+}
+
+#[test]
+fn the_death_of_the_last_listener_frees_its_port_within_50_ms() {
+    let home = Home::alone(32);
+    let _daemon = home.daemon();
+    let mut stream = home.connect();
+    let status = Request::new("GET", "/status");
+    let mut time_to_free = || {
+        let answer = home.post("/allocate", json!({ "service_type": "dev" })).expect(201);
+        let server = listen(&home, port_of(&answer));
+        home.listens(&answer["lock_id"], server.pid());
+        server.signal(Signal::KILL);
+        let start = Instant::now();
+        while stream.send(&status).expect("an answer").expect(200)["allocations"] != 0 {
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+        }
+        start.elapsed()
+    };
+    // Other programs than these tests may have the processors: most of ten must do.
+    let times: Vec<Duration> = (0..10).map(|_| time_to_free()).collect();
+    let kept = times.iter().filter(|time| **time < Duration::from_millis(50)).count();
+    assert!(kept > 5, "{times:?}");
 }
 
 #[test]
