@@ -16,6 +16,7 @@ mod crash;
 mod doctor;
 mod events;
 mod foreign_program;
+mod frameworks;
 mod guard;
 mod holders;
 mod install;

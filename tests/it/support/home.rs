@@ -21,7 +21,7 @@ use super::{
 /// The program under test.
 const STYXY: &str = env!("CARGO_BIN_EXE_styxy");
 /// No shims and wrappers of the person who runs the tests.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Tests that measure time have the machine to themselves.
 static MACHINE: RwLock<()> = RwLock::new(());

@@ -13,7 +13,7 @@ mod tmpfs;
 mod wait;
 
 pub(crate) use daemon::Daemon;
-pub(crate) use home::{Home, Share};
+pub(crate) use home::{Home, PATH, Share};
 pub(crate) use http::{Address, Connection, Reply, Request};
 pub(crate) use journal::{reboot, sealed};
 pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
