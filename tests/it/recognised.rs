@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use crate::support::{Home, Output, finish};
+use crate::support::{Home, Output, finish, tcp_socket};
 
 /// Makes programs that print variables and arguments: `PORT= FLASK_RUN_PORT= | ARGS`.
 fn stand_ins(home: &Home, names: &[&str]) {
@@ -50,8 +50,13 @@ fn a_port_that_the_command_names_is_the_one_that_is_asked_for() {
     let home = Home::new();
     stand_ins(&home, &["vite"]);
     let own = home.spare_port(0).to_string();
-    let output = run(&home, &["vite", "--port", &own]).ok().complains("gives Vite a port");
+    let output = run(&home, &["vite", "--port", &own]).ok();
     assert_eq!(output.text(), format!("PORT={own} FLASK_RUN_PORT= | --port {own}"));
+    assert!(!output.stderr.contains("Vite"), "{}", output.whole());
+
+    let _stranger = tcp_socket(&format!("127.0.0.1:{own}"), false, true);
+    let output = run(&home, &["vite", "--port", &own]).ok();
+    output.complains(&format!("the command gives Vite another port: --port {own}"));
 }
 
 #[test]

@@ -161,12 +161,15 @@ impl Recognised {
                 words.extend(added.into_iter().map(OsString::from));
                 HandOver { words, variables: variables(), said: Some(said) }
             }
+            Way::HasPort { port: given, .. } if *given == Some(port) => {
+                HandOver { words, ..HandOver::default() }
+            }
             Way::HasPort { said, script, .. } => {
                 let who = match script {
                     Some(script) => format!("script '{script}'"),
                     None => "the command".to_owned(),
                 };
-                let said = format!("{who} gives {name} a port: {said}");
+                let said = format!("{who} gives {name} another port: {said}");
                 HandOver { words, variables: Vec::new(), said: Some(said) }
             }
             Way::Closed { reason, script } => {

@@ -65,10 +65,25 @@ fn a_person_is_told_what_was_added_and_why_not() {
         ),
         ("", "flask run", Some("FLASK_RUN_PORT=8001 set for Flask"), None),
         ("", "next dev", None, None),
-        ("", "vite --port 3000", Some("the command gives Vite a port: --port 3000"), Some(3000)),
-        ("", "vite --port=3000", Some("the command gives Vite a port: --port=3000"), Some(3000)),
-        ("", "next dev -p3000", Some("the command gives Next.js a port: -p3000"), Some(3000)),
-        ("", "gunicorn -b a.sock", Some("the command gives Gunicorn a port: -b a.sock"), None),
+        (
+            "",
+            "vite --port 3000",
+            Some("the command gives Vite another port: --port 3000"),
+            Some(3000),
+        ),
+        (
+            "",
+            "vite --port=3000",
+            Some("the command gives Vite another port: --port=3000"),
+            Some(3000),
+        ),
+        ("", "next dev -p3000", Some("the command gives Next.js another port: -p3000"), Some(3000)),
+        (
+            "",
+            "gunicorn -b a.sock",
+            Some("the command gives Gunicorn another port: -b a.sock"),
+            None,
+        ),
         ("", "vite --port {port}", None, None),
         ("", "vite --base {port}", None, None),
         (r#""dev": "vite --port $PORT""#, "npm run dev", None, None),
@@ -76,7 +91,7 @@ fn a_person_is_told_what_was_added_and_why_not() {
         (
             r#""dev": "astro dev --port 3000""#,
             "npm run dev",
-            Some("script 'dev' gives Astro a port: --port 3000"),
+            Some("script 'dev' gives Astro another port: --port 3000"),
             Some(3000),
         ),
         (
@@ -96,7 +111,7 @@ fn a_person_is_told_what_was_added_and_why_not() {
         (
             r#""dev": "PORT=3000 react-scripts start""#,
             "npm run dev",
-            Some("script 'dev' gives Create React App a port: PORT=3000"),
+            Some("script 'dev' gives Create React App another port: PORT=3000"),
             Some(3000),
         ),
     ];
