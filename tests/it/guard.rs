@@ -1,10 +1,13 @@
 //! Who may speak to the daemon: this user's programs, and no web page and nobody else.
 
-use serde_json::{Value, json};
+mod browser;
+mod matrix;
+mod strangers;
+
+use serde_json::json;
 
 use crate::support::{
-    Connection, Home, PATIENCE, Reply, Request, as_nobody, finish, has_program, is_root, owner,
-    skip,
+    Connection, Home, PATIENCE, Reply, Request, finish, has_program, owner, skip,
 };
 
 /// Every route that changes something or says something.
@@ -153,41 +156,6 @@ fn the_daemons_own_origin_and_a_fetch_of_no_site_are_served() {
         reply.expect(200);
         no_cors(&reply);
     }
-}
-
-#[test]
-fn another_user_is_refused_over_tcp_and_nothing_changes() {
-    if !is_root() {
-        return skip("being another user needs root");
-    }
-    let home = Home::new();
-    let daemon = home.daemon();
-    let owner = owner();
-    let answer = home.allocate_for(owner.pid());
-    let before = home.allocations();
-    let url = format!("http://127.0.0.1:{}", home.daemon_port());
-    let lock_id = answer["lock_id"].as_str().expect("a lock id");
-    let allocate = r#"{"service_type":"dev"}"#;
-    let release = format!("{url}/allocate/{lock_id}");
-
-    for args in [
-        vec!["--json", allocate, &format!("{url}/allocate")],
-        vec!["--json", r#"{"force":true}"#, &format!("{url}/cleanup")],
-        vec!["--request", "DELETE", &release],
-        vec![&format!("{url}/allocations")],
-        vec![&format!("{url}/status")],
-    ] {
-        let mut curl = home.command("curl");
-        curl.args(["-sS", "-w", "\n%{http_code}"]).args(&args).current_dir("/");
-        let output = finish(&mut as_nobody(&curl)).ok();
-        let (body, status) = output.stdout.rsplit_once('\n').expect("a status");
-        assert_eq!(status, "403", "{}", output.whole());
-        let body: Value = serde_json::from_str(body).expect("JSON");
-        assert_eq!(body["code"], "forbidden_peer", "{}", output.whole());
-        assert!(!output.stdout.contains(&home.path("").display().to_string()));
-    }
-    assert_eq!(home.allocations(), before);
-    daemon.is_well(&home);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -21,11 +21,16 @@ impl Daemon {
     /// Starts it and waits until it answers.
     #[track_caller]
     pub(super) fn start(home: &Home) -> Self {
+        Self::spawn(home, &mut home.styxy_command(&["daemon", "run"]))
+    }
+
+    /// Starts it with another command than the usual one, which becomes `styxy daemon run`.
+    #[track_caller]
+    pub(crate) fn spawn(home: &Home, command: &mut Command) -> Self {
         let log = home.path("daemon.log");
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = home.styxy_command(&["daemon", "run"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        let mut daemon = Self { process: Running::spawn(&mut command), log };
+        let mut daemon = Self { process: Running::spawn(command), log };
         let pid = daemon.pid();
         eventually(PATIENCE, || {
             if let Some(status) = daemon.process.try_wait() {

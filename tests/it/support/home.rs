@@ -15,7 +15,8 @@ use tempfile::TempDir;
 use super::blocks::Block;
 use super::process::kill_stray;
 use super::{
-    Address, Connection, Daemon, Output, PATIENCE, Reply, Request, Running, eventually, finish,
+    Address, Connection, Daemon, NOBODY, Output, PATIENCE, Reply, Request, Running, as_nobody,
+    eventually, finish,
 };
 
 /// The program under test.
@@ -225,6 +226,19 @@ impl Home {
     #[track_caller]
     pub(crate) fn daemon(&self) -> Daemon {
         Daemon::start(self)
+    }
+
+    /// The same as [`NOBODY`], to whom the whole home is given. Needs root.
+    #[track_caller]
+    pub(crate) fn daemon_of_nobody(&self) -> Daemon {
+        // Where the program was built, another user may not look.
+        let program = self.path("styxy");
+        fs::copy(STYXY, &program).expect("a copy of the program");
+        let mut chown = Command::new("chown");
+        chown.args(["--recursive", &format!("{NOBODY}:{NOBODY}")]).arg(self.path(""));
+        finish(&mut chown).ok();
+        let mut command = self.command(program);
+        Daemon::spawn(self, &mut as_nobody(command.args(["daemon", "run"])))
     }
 
     /// The daemon's TCP address.

@@ -9,6 +9,7 @@ mod listeners;
 mod output;
 mod process;
 mod sandbox;
+mod site;
 mod tmpfs;
 mod wait;
 
@@ -19,7 +20,11 @@ pub(crate) use journal::{reboot, sealed};
 pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
 pub(crate) use output::Output;
 pub(crate) use process::{Running, finish, owner, session_of, start_ticks};
-pub(crate) use sandbox::{as_nobody, behind, has_program, in_new_network, is_root, skip};
+pub(crate) use sandbox::{
+    NOBODY, STRANGER, as_nobody, as_user, behind, has_program, in_new_network, is_root, report,
+    skip,
+};
+pub(crate) use site::Site;
 pub(crate) use tmpfs::Tmpfs;
 pub(crate) use wait::eventually;
 

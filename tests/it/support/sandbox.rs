@@ -3,6 +3,14 @@
 use std::io::Write as _;
 use std::process::Command;
 
+use rustix::thread::{Uid, set_thread_res_uid};
+
+/// The user that some programs of the tests run as.
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// A user who is neither root nor [`NOBODY`].
+pub(crate) const STRANGER: u32 = 65_533;
+
 /// Names a test that this machine cannot run. Under `CI=true` that is a failure.
 #[track_caller]
 pub(crate) fn skip(reason: &str) {
@@ -11,9 +19,18 @@ pub(crate) fn skip(reason: &str) {
         std::env::var_os("CI").is_none_or(|value| value != "true"),
         "{name} must not be skipped here: {reason}"
     );
+    say(&format!("SKIPPED: {name}: {reason}"));
+}
+
+/// Says how much a test covered that has a short and a long form.
+pub(crate) fn report(covered: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    say(&format!("COVERED: {name}: {covered}"));
+}
+
+fn say(line: &str) {
     // Not eprintln!, whose output the test runner keeps to itself when a test passes.
-    let line = format!("SKIPPED: {name}: {reason}\n");
-    std::io::stderr().write_all(line.as_bytes()).expect("a writable stderr");
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).expect("a writable stderr");
 }
 
 /// Whether this process is root.
@@ -43,9 +60,21 @@ pub(crate) fn behind(command: &Command, words: &[&str]) -> Command {
     wrapped
 }
 
-/// The command as another user runs it. Needs root.
+/// The command as [`NOBODY`] runs it. Needs root.
 pub(crate) fn as_nobody(command: &Command) -> Command {
     behind(command, &["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"])
+}
+
+/// Does `work` on a thread that is that user. Needs root.
+pub(crate) fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            let uid = Uid::from_raw(uid);
+            set_thread_res_uid(uid, uid, uid).expect("root may");
+            work()
+        });
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The command in a network namespace of its own, where nothing but loopback is. Needs root.
