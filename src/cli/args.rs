@@ -75,6 +75,8 @@ pub(super) enum Command {
 Exit codes: 0 nothing fails, 1 a check fails.")]
     Doctor,
     Completions(Completions),
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
 }
 
 /// Run a command with a port of its own
@@ -491,6 +493,17 @@ pub(super) struct Completions {
     /// The shell
     #[arg(value_enum)]
     pub(super) shell: clap_complete::Shell,
+}
+
+/// Print what can stand at the end of a command line, for the completion scripts
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  styxy __complete -- rel
+  styxy __complete -- release ''")]
+pub(super) struct Complete {
+    /// The words behind `styxy`, up to the cursor; the last one may be empty
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
+    pub(super) words: Vec<OsString>,
 }
 
 #[cfg(test)]

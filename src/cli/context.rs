@@ -197,14 +197,18 @@ impl Scope {
         Self { project: project_here(), instance: instance.map(str::to_owned) }
     }
 
-    /// Whether that allocation is in it. What belongs to no project and to no instance may be
-    /// touched from outside of any project.
+    /// Whether that allocation is in it.
     pub(super) fn has(&self, allocation: &crate::api::Allocation) -> bool {
-        let of_project = self.project == allocation.project_path;
-        match (&self.project, &allocation.instance_id) {
-            (_, Some(instance)) if self.instance.as_ref() == Some(instance) => true,
+        self.covers(allocation.project_path.as_deref(), allocation.instance_id.as_deref())
+    }
+
+    /// Whether what belongs to that project and instance is in it. What belongs to no project and
+    /// to no instance may be touched from outside of any project.
+    pub(super) fn covers(&self, project: Option<&str>, instance: Option<&str>) -> bool {
+        match (&self.project, instance) {
+            (_, Some(instance)) if self.instance.as_deref() == Some(instance) => true,
             (None, Some(_)) => false,
-            _ => of_project,
+            _ => self.project.as_deref() == project,
         }
     }
 }

@@ -5,6 +5,7 @@ mod args;
 mod assigned;
 mod check;
 mod cleanup;
+mod complete;
 mod completions;
 mod config;
 mod context;
@@ -81,5 +82,6 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failed> {
         Command::Config(args) => config::run(context, &args),
         Command::Doctor => doctor::run(context),
         Command::Completions(args) => completions::run(&args),
+        Command::Complete(args) => Ok(complete::run(&args)),
     }
 }

@@ -331,6 +331,24 @@ pub fn peek(dir: &Path) -> io::Result<Vec<Change>> {
     Ok(journal::replay(io::BufReader::new(file))?.changes)
 }
 
+/// The same, and nothing of an earlier boot than `boot_id` but the assignments. Only a regular file
+/// is read: to open anything else could wait for ever.
+///
+/// # Errors
+///
+/// As [`peek`].
+pub fn peek_in_boot(dir: &Path, boot_id: &str) -> io::Result<Vec<Change>> {
+    let path = dir.join(files::JOURNAL);
+    if !std::fs::metadata(&path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
+    }
+    let mut replay = journal::replay(io::BufReader::new(std::fs::File::open(path)?))?;
+    if replay.boot_id.is_some_and(|written_in| written_in != boot_id) {
+        replay.changes.retain(Change::is_durable);
+    }
+    Ok(replay.changes)
+}
+
 /// Who holds the lock of the state directory `dir` now, without taking it.
 ///
 /// `None` when nobody does, and when the file does not say who (it could not be written on a full

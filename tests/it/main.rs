@@ -10,6 +10,7 @@ mod autostart;
 mod bad_input;
 mod cleanup;
 mod command_line;
+mod completions;
 mod connections;
 mod containers;
 mod crash;
