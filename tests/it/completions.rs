@@ -49,9 +49,13 @@ fn what_is_allocated_completes_while_no_daemon_runs() {
     assert_eq!(complete(&home, &["run", "-n", "web", "--", "npm", "r"]), [":command 4"]);
     assert!(home.styxy_processes().is_empty(), "no daemon was started");
 
-    // A service that does not run keeps its name.
+    // A service that does not run keeps its name, and styxy.toml names more.
     home.styxy(&["release", "web"]).ok();
     assert_eq!(complete(&home, &["run", "--name", ""]), ["web"]);
+    fs::write(home.work().join("styxy.toml"), "[services.worker]\ntype = \"api\"\n")
+        .expect("a file");
+    assert_eq!(complete(&home, &["run", "--name", "w"]), ["worker", "web"]);
+    assert_eq!(complete(&home, &["run", "-s", "w"]), ["worker"]);
 }
 
 #[test]

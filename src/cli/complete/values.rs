@@ -1,5 +1,7 @@
 //! The values that there are now, for an argument whose value name says of what kind they are.
 
+use std::path::Path;
+
 use clap::Arg;
 
 use super::super::context::{Scope, project_here};
@@ -9,6 +11,7 @@ use super::{Candidate, Choice};
 use crate::config::Config;
 use crate::detect::process;
 use crate::paths::Paths;
+use crate::project::Services;
 use crate::registry::{Allocation, Policy, Registry, Service};
 use crate::store;
 
@@ -37,6 +40,8 @@ pub(super) fn of(arg: &Arg) -> Choice {
 struct Known {
     config: Config,
     registry: Registry,
+    /// What styxy.toml says.
+    services: Services,
     scope: Scope,
     view: View,
 }
@@ -55,17 +60,29 @@ impl Known {
         }
         let instance = std::env::var("STYXY_INSTANCE").ok().filter(|id| !id.is_empty());
         let scope = Scope { project: project_here(), instance };
-        Self { config, registry, scope, view: View::current() }
+        let root = scope.project.as_deref().map(Path::new);
+        let services = root.map(|root| Services::read(root, &config).0).unwrap_or_default();
+        Self { config, registry, services, scope, view: View::current() }
     }
 
+    /// The service types, and the services of styxy.toml, which name their type too.
     fn types(&self) -> Vec<Candidate> {
-        let services = self.config.services.iter();
-        services.map(|(name, service)| Candidate::new(name, &service.description)).collect()
+        let types = self.config.services.iter();
+        let types = types.map(|(name, service)| Candidate::new(name, &service.description));
+        let services = self.declared().into_iter();
+        services.filter(|one| !self.config.services.contains_key(&one.word)).chain(types).collect()
     }
 
-    /// The services of this project: those that run, and those that ran.
+    /// The services of styxy.toml.
+    fn declared(&self) -> Vec<Candidate> {
+        let help = |kind: &str| format!("{kind}, of styxy.toml");
+        let services = self.services.all().iter();
+        services.map(|one| Candidate::new(&one.name, help(&one.service_type))).collect()
+    }
+
+    /// The services of this project: those of styxy.toml, those that run, and those that ran.
     fn names(&self) -> Vec<Candidate> {
-        let mut names: Vec<Candidate> = Vec::new();
+        let mut names = self.declared();
         let mut add = |name: &str, help: String| {
             if names.iter().all(|known| known.word != name) {
                 names.push(Candidate::new(name, help));
