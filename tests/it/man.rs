@@ -1,5 +1,9 @@
 //! The manual says what the program does: its commands and options, its routes and codes.
 
+mod configuration;
+mod examples;
+mod surroundings;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use assert_cmd::Command;
@@ -21,6 +25,23 @@ fn the_synopsis_has_the_commands_and_options_of_the_program() {
     walk(&[], &mut programs, &mut shorts);
     assert!(programs.contains_key("run"), "--help reads differently now: {programs:?}");
     assert_eq!(synopsis(&shorts), programs, "left: styxy.1, right: --help");
+}
+
+/// An option that only the synopsis has is one that nobody explains.
+#[test]
+fn every_option_is_described() {
+    let mut programs = BTreeMap::new();
+    walk(&[], &mut programs, &mut BTreeMap::new());
+    let commands = PROGRAM.split_once(".Sh COMMANDS").expect("a section").1;
+    let commands = commands.split_once(".Sh ENVIRONMENT").expect("a section").0;
+    let options: BTreeSet<String> = programs.into_values().flatten().collect();
+    for option in options.iter().map(String::as_str).chain(EVERYWHERE) {
+        let mut said = commands
+            .split("Fl -")
+            .skip(1)
+            .map(|rest| rest.split([' ', '\n']).next().unwrap_or_default());
+        assert!(said.any(|word| word == option), "COMMANDS of styxy.1 has no --{option}");
+    }
 }
 
 /// Every command below `path` that has none below itself, with its options.
