@@ -349,7 +349,7 @@ pub(super) struct Env {
     /// Print export commands for a shell to eval
     #[arg(long, conflicts_with_all = ["dotenv", "json"])]
     pub(super) shell: bool,
-    /// Print NAME=PORT lines for compose, direnv and dotenv [default]
+    /// Print NAME=PORT lines for compose, direnv and dotenv (the default)
     #[arg(long, conflicts_with = "json")]
     pub(super) dotenv: bool,
     /// Put it into a file that styxy env may replace, when something changed
