@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::detect::ports;
 use crate::error::Error;
 use crate::registry::{
-    Allocation, Assignment, Change, Listener, Machine, Moment, Owner, Policy, Probe, Process,
-    Registry, Request, Wanted,
+    Allocation, Assignment, Change, Listener, Machine, Moment, Orphan, Owner, Policy, Probe,
+    Process, Registry, Request, Wanted,
 };
 use crate::store;
 
@@ -154,7 +154,7 @@ impl Machine for Holding {
         false
     }
 
-    fn heirs(&mut self, _lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
+    fn heirs(&mut self, _orphans: &[Orphan]) -> HashMap<Uuid, Owner> {
         HashMap::new()
     }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::facts;
 use super::process::{self, Identified};
 use super::procfs::{self, Listed, ProcDir};
-use crate::registry::Process;
+use crate::registry::{Orphan, Process};
 
 /// How long execve(2) may take between the old program and the environment of the new one.
 const EXEC_PATIENCE: Duration = Duration::from_millis(5);
@@ -66,20 +66,20 @@ enum Look {
 type Marked = Vec<(Process, Uuid)>;
 
 impl Heirs {
-    /// For each lock id the living process of this user that was started with
-    /// `STYXY_LOCK_ID=LOCK_ID`, the oldest of them: it takes over from an owner that died. Never
-    /// this process, though a daemon may have been started by a command that had it.
+    /// For each orphan the living process of this user that was started with its `STYXY_LOCK_ID`,
+    /// the oldest of them: it takes over from the owner that died. Never this process, though a
+    /// daemon may have been started by a command that had it.
     ///
     /// A process in the middle of execve(2) is looked at again. Where a young one has ended, so is
     /// everybody who came meanwhile: it may have gone to the background just then, as its child.
-    pub fn of(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Identified> {
+    pub fn of(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Identified> {
         let deadline = Instant::now() + EXEC_PATIENCE;
         let mut marked = Marked::new();
         self.round += 1;
         loop {
-            let is_complete = self.walk(lock_ids, &mut marked);
+            let is_complete = self.walk(orphans, &mut marked);
             let heirs = eldest(&mut marked);
-            if is_complete || heirs.len() == lock_ids.len() || Instant::now() >= deadline {
+            if is_complete || heirs.len() == orphans.len() || Instant::now() >= deadline {
                 return heirs;
             }
             std::thread::yield_now();
@@ -97,7 +97,7 @@ impl Heirs {
 
     /// Lists the processes, and looks at those of which nothing is sure and at those that may be
     /// heirs. Whether nobody was between one program and the next.
-    fn walk(&mut self, lock_ids: &[Uuid], marked: &mut Marked) -> bool {
+    fn walk(&mut self, orphans: &[Orphan], marked: &mut Marked) -> bool {
         let mut before = std::mem::take(&mut self.seen).into_iter().peekable();
         let mut is_complete = true;
         // Without /proc none can be seen.
@@ -105,14 +105,14 @@ impl Heirs {
             while before.next_if(|seen| seen.listed.pid < listed.pid).is_some() {}
             let known = before.next_if(|seen| seen.listed == listed);
             let known = match known {
-                Some(seen) if !seen.is_worth_a_look(lock_ids, self.round) => {
+                Some(seen) if !seen.is_worth_a_look(orphans, self.round) => {
                     self.seen.push(seen);
                     continue;
                 }
                 known => known,
             };
             let is_young = known.as_ref().is_none_or(|seen| !seen.is_settled);
-            let lock_id = match self.look(listed.pid, lock_ids, marked) {
+            let lock_id = match self.look(listed.pid, orphans, marked) {
                 Look::LockId(lock_id) => lock_id,
                 Look::Ended => {
                     is_complete &= !is_young;
@@ -130,7 +130,7 @@ impl Heirs {
         is_complete
     }
 
-    fn look(&mut self, pid: u32, lock_ids: &[Uuid], marked: &mut Marked) -> Look {
+    fn look(&mut self, pid: u32, orphans: &[Orphan], marked: &mut Marked) -> Look {
         let Ok(directory) = ProcDir::open(pid) else { return Look::Ended };
         let Ok(uid) = directory.uid() else { return Look::Ended };
         if uid != geteuid().as_raw() || pid == std::process::id() {
@@ -141,7 +141,10 @@ impl Heirs {
         if self.text.is_empty() {
             let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
             if stat.is_dead() {
-                return Look::Ended;
+                // Of the owners it is known since before the list.
+                let process = Process { pid, start_ticks: stat.start_ticks };
+                let is_owner = orphans.iter().any(|orphan| orphan.owner == process);
+                return if is_owner { Look::LockId(None) } else { Look::Ended };
             }
             // Root sees dozens of them, and has all of them for its own.
             if stat.is_kernel_thread() {
@@ -155,7 +158,7 @@ impl Heirs {
                 return Look::InExec;
             }
         }
-        if let Some(lock_id) = lock_id.filter(|lock_id| lock_ids.contains(lock_id))
+        if let Some(lock_id) = lock_id.filter(|lock_id| has(orphans, *lock_id))
             && let Ok(stat) = directory.stat(&mut buffer)
         {
             marked.push((Process { pid, start_ticks: stat.start_ticks }, lock_id));
@@ -177,10 +180,14 @@ impl Heirs {
 }
 
 impl Seen {
-    fn is_worth_a_look(&self, lock_ids: &[Uuid], round: u64) -> bool {
-        let may_inherit = self.lock_id.is_some_and(|lock_id| lock_ids.contains(&lock_id));
+    fn is_worth_a_look(&self, orphans: &[Orphan], round: u64) -> bool {
+        let may_inherit = self.lock_id.is_some_and(|lock_id| has(orphans, lock_id));
         self.round != round && (!self.is_settled || may_inherit)
     }
+}
+
+fn has(orphans: &[Orphan], lock_id: Uuid) -> bool {
+    orphans.iter().any(|orphan| orphan.lock_id == lock_id)
 }
 
 /// The oldest living process for each lock id.
@@ -205,29 +212,35 @@ mod tests {
     use super::*;
     use crate::detect::testing::{Child, sleeper, until};
 
+    /// Allocations whose owner is nobody that can be seen.
+    fn orphans(lock_ids: &[Uuid]) -> Vec<Orphan> {
+        let owner = Process { pid: u32::MAX, start_ticks: 0 };
+        lock_ids.iter().map(|lock_id| Orphan { lock_id: *lock_id, owner }).collect()
+    }
+
     #[test]
     fn an_heir_is_the_oldest_living_process_with_the_lock_id() {
         let lock_id = Uuid::new_v4();
-        assert!(Heirs::default().of(&[lock_id]).is_empty());
+        assert!(Heirs::default().of(&orphans(&[lock_id])).is_empty());
         let marked = || {
             let mut command = sleeper();
             Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep")
         };
         let mut first = marked();
         let second = marked();
-        let eldest = &Heirs::default().of(&[Uuid::new_v4(), lock_id])[&lock_id];
+        let eldest = &Heirs::default().of(&orphans(&[Uuid::new_v4(), lock_id]))[&lock_id];
         assert!([first.pid(), second.pid()].contains(&eldest.process.pid));
         assert!(eldest.pidfd.is_some());
         first.kill();
         // A zombie has no environment any more.
         until("the second inherits", || {
             Heirs::default()
-                .of(&[lock_id])
+                .of(&orphans(&[lock_id]))
                 .get(&lock_id)
                 .is_some_and(|heir| heir.process.pid == second.pid())
         });
         drop(second);
-        assert!(Heirs::default().of(&[lock_id]).is_empty());
+        assert!(Heirs::default().of(&orphans(&[lock_id])).is_empty());
     }
 
     /// As if everybody had been met long ago.
@@ -251,7 +264,7 @@ mod tests {
         let mut heirs = settled();
         let looked_at = |heirs: &Heirs| heirs.seen.iter().filter(|it| it.round == 3).count();
 
-        assert_eq!(heirs.of(&[lock_id])[&lock_id].process.pid, child.pid());
+        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
 
         let all = heirs.seen.len();
         assert!(looked_at(&heirs) < all, "all {all} were looked at again");
@@ -259,7 +272,7 @@ mod tests {
         assert_eq!((one.round, one.lock_id), (3, Some(lock_id)));
         assert!(heirs.seen.iter().any(|it| it.is_settled && it.round == 2));
         drop(child);
-        assert!(heirs.of(&[lock_id]).is_empty());
+        assert!(heirs.of(&orphans(&[lock_id])).is_empty());
     }
 
     #[test]
@@ -276,7 +289,7 @@ mod tests {
                 .expect("root may say which pid comes next");
             let mut command = sleeper();
             let next = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
-            let heir = heirs.of(&[lock_id])[&lock_id].process;
+            let heir = heirs.of(&orphans(&[lock_id]))[&lock_id].process;
             assert_eq!(heir.pid, next.pid());
             heir.pid == first.pid()
         });
@@ -290,7 +303,7 @@ mod tests {
         let _children: Vec<_> = (0..2000).map(|_| Child::start(&mut sleeper(), "sleep")).collect();
         let time = |heirs: &mut Heirs| {
             let begin = Instant::now();
-            assert!(heirs.of(&[Uuid::new_v4()]).is_empty());
+            assert!(heirs.of(&orphans(&[Uuid::new_v4()])).is_empty());
             begin.elapsed()
         };
         println!("{} processes", procfs::processes().expect("/proc is there").len());
@@ -310,6 +323,6 @@ mod tests {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--clear-groups", "sleep", "600"]);
         let _child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
-        assert!(Heirs::default().of(&[lock_id]).is_empty());
+        assert!(Heirs::default().of(&orphans(&[lock_id])).is_empty());
     }
 }

@@ -274,6 +274,7 @@ mod tests {
     use super::*;
     use crate::detect::heirs::Heirs;
     use crate::detect::testing::{Child, leaderless, sleeper};
+    use crate::registry::{Orphan, Process};
 
     fn inode(socket: &TcpListener) -> u64 {
         rustix::fs::fstat(socket).expect("it is open").st_ino
@@ -367,7 +368,8 @@ mod tests {
         let facts = facts.expect("its other thread has it open");
         assert_eq!(facts.lock_id, Some(lock_id));
         assert!(facts.cwd.is_some());
-        let heirs = Heirs::default().of(&[lock_id]);
+        let orphan = Orphan { lock_id, owner: Process { pid: u32::MAX, start_ticks: 0 } };
+        let heirs = Heirs::default().of(&[orphan]);
         assert_eq!(heirs[&lock_id].process, facts.process);
     }
 }

@@ -17,7 +17,7 @@ use super::sockets::{self, Socket};
 use super::strays::Strays;
 use super::{ProcessFacts, holders, ports, process};
 use crate::api::{Protocol, SystemUsage};
-use crate::registry::{Allocation, Listener, Machine, Owner, Probe, Process, Publisher};
+use crate::registry::{Allocation, Listener, Machine, Orphan, Owner, Probe, Process, Publisher};
 
 /// The real machine, with what is known already of its listeners.
 ///
@@ -176,14 +176,14 @@ impl Machine for Host {
         process::is_alive(process)
     }
 
-    fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
+    fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner> {
         let owner = |heir: Identified| Owner {
             process: heir.process,
             started_at: heir.started_at,
             implicit: false,
         };
         let mut heirs = self.heirs.lock().unwrap_or_else(PoisonError::into_inner);
-        heirs.of(lock_ids).into_iter().map(|(lock_id, heir)| (lock_id, owner(heir))).collect()
+        heirs.of(orphans).into_iter().map(|(lock_id, heir)| (lock_id, owner(heir))).collect()
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {
@@ -233,8 +233,8 @@ impl Machine for Sweep<'_> {
         look(&mut self.seen, process).is_some()
     }
 
-    fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
-        self.host.heirs(lock_ids)
+    fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner> {
+        self.host.heirs(orphans)
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {

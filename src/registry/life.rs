@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::machine::{Listener, Machine};
+use super::machine::{Listener, Machine, Orphan};
 use super::model::{Allocation, Change, Moment, Owner, Process, Reason, milliseconds};
 use super::tables::{Entry, Undo};
 use super::{Event, Registry};
@@ -75,19 +75,21 @@ impl Registry {
 
     /// The owners of these allocations are dead.
     fn lose_owners(&mut self, lock_ids: &[Uuid], machine: &mut impl Machine, now: Moment) {
-        let mut heirless = Vec::new();
+        let mut orphans = Vec::new();
         for lock_id in lock_ids {
             let Some(entry) = self.tables.allocations.get(lock_id) else { continue };
             let dead = entry.allocation.owner.map(|owner| owner.process);
             self.undo.push(Undo::Dead(*lock_id, self.tables.set_dead(*lock_id, dead)));
             self.look(*lock_id, machine);
-            if self.tables.allocations.get(lock_id).is_some_and(|entry| !has_served(entry)) {
-                heirless.push(*lock_id);
+            if let Some(owner) = dead
+                && self.tables.allocations.get(lock_id).is_some_and(|entry| !has_served(entry))
+            {
+                orphans.push(Orphan { lock_id: *lock_id, owner });
             }
         }
         // `npm run dev &`, nohup, programs that go to the background: their child goes on with the
         // lock id in its environment, and will listen soon. One look for all that died at once.
-        let heirs = if heirless.is_empty() { HashMap::new() } else { machine.heirs(&heirless) };
+        let heirs = if orphans.is_empty() { HashMap::new() } else { machine.heirs(&orphans) };
         for lock_id in lock_ids {
             if let Some(heir) = heirs.get(lock_id)
                 && let Some(entry) = self.tables.allocations.get(lock_id)

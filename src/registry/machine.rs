@@ -39,10 +39,19 @@ pub trait Machine {
 
     /// The processes that go on with what dead owners began, by lock id: each lives, and has that
     /// `STYXY_LOCK_ID` in its environment.
-    fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner>;
+    fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner>;
 
     /// Whether that directory exists. What cannot be seen counts as existing.
     fn directory_exists(&mut self, path: &str) -> bool;
+}
+
+/// An allocation whose owner has died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its lock id.
+    pub lock_id: Uuid,
+    /// The owner that it had.
+    pub owner: Process,
 }
 
 /// What became of a bind probe.

@@ -32,7 +32,7 @@ pub use allocate::{Granted, Request, describe};
 pub use assignments::Wanted;
 pub use instances::Registration;
 pub use life::Holder;
-pub use machine::{Listener, Machine, Probe, Publisher};
+pub use machine::{Listener, Machine, Orphan, Probe, Publisher};
 pub(crate) use model::milliseconds;
 pub use model::{
     Allocation, Assignment, AssignmentKey, Change, Instance, Lease, Moment, Owner, Process, Reason,

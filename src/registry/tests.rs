@@ -60,10 +60,11 @@ impl Machine for Made {
         !self.dead.contains(&process.pid)
     }
 
-    fn heirs(&mut self, lock_ids: &[Uuid]) -> HashMap<Uuid, Owner> {
+    fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner> {
         self.walks += 1;
-        let heirs = self.heirs.iter().filter(|(lock_id, _)| lock_ids.contains(lock_id));
-        heirs.map(|(lock_id, pid)| (*lock_id, owner(*pid))).collect()
+        let heir =
+            |Orphan { lock_id, .. }: &Orphan| Some((*lock_id, owner(*self.heirs.get(lock_id)?)));
+        orphans.iter().filter_map(heir).collect()
     }
 
     fn directory_exists(&mut self, _: &str) -> bool {

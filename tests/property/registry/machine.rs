@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use styxy::api::Protocol;
-use styxy::registry::{Allocation, Listener, Machine, Owner, Probe, Process};
+use styxy::registry::{Allocation, Listener, Machine, Orphan, Owner, Probe, Process};
 use uuid::Uuid;
 
 /// Who listens on a port.
@@ -48,7 +48,7 @@ impl Machine for Fake {
         self.alive.contains(&process)
     }
 
-    fn heirs(&mut self, _: &[Uuid]) -> HashMap<Uuid, Owner> {
+    fn heirs(&mut self, _: &[Orphan]) -> HashMap<Uuid, Owner> {
         HashMap::new()
     }
 
