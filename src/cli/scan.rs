@@ -8,7 +8,7 @@ use super::failure::Failed;
 use super::output::{self, Table, View};
 use super::words;
 use crate::api::{PortInUse, Protocol, ScanResponse};
-use crate::coordinator::Call;
+use crate::coordinator::{Call, place_of, user_of_port};
 
 pub(super) fn run(context: &Context, args: &Scan) -> Result<ExitCode, Failed> {
     let (start, end) = args.range;
@@ -29,12 +29,12 @@ fn table(view: &View, in_use: &[PortInUse]) -> Table<5> {
         let protocol = system_usage.as_ref().map(|usage| usage.protocol);
         let protocol = protocol.or_else(|| allocated_to.as_ref().map(|it| it.protocol));
         let holder = match (system_usage, allocated_to) {
-            (Some(usage), _) => words::user_of_port(usage),
+            (Some(usage), _) => user_of_port(usage),
             (None, Some(allocation)) => words::keeper(view, allocation),
             (None, None) => "-".to_owned(),
         };
         let place = allocated_to.as_ref().and_then(|it| it.project_path.as_deref());
-        let place = place.or_else(|| words::place_of(system_usage.as_ref()?));
+        let place = place.or_else(|| place_of(system_usage.as_ref()?));
         let allocation = allocated_to
             .as_ref()
             .map(|it| format!("{} ({})", words::service_of(it), it.state.as_str()));

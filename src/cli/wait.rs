@@ -13,7 +13,7 @@ use super::words;
 use crate::api::{
     Allocation, AllocationState, AllocationsResponse, CheckResponse, Protocol, Released,
 };
-use crate::coordinator::Call;
+use crate::coordinator::{Call, user_of_port};
 
 pub(super) fn run(context: &Context, args: &Wait) -> Result<ExitCode, Failed> {
     // A time beyond what the clock can say is no limit.
@@ -185,7 +185,7 @@ fn absent(
         && let Ok(answer) = feed.call(&Call::Check(port, Protocol::Both))
         && let Ok(CheckResponse { system_usage: Some(usage), .. }) = read(&answer)
     {
-        let who = words::user_of_port(&usage);
+        let who = user_of_port(&usage);
         return failed
             .holder(format!("{who} listens there, and the port is not allocated"))
             .next(format!("styxy check {port}"));

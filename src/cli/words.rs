@@ -2,7 +2,7 @@
 
 use super::output::{View, long, printable};
 use crate::api::{Allocation, Listener, SystemUsage};
-use crate::detect::users;
+use crate::coordinator::{place_of, user_of_port};
 
 /// What an allocation is for: `dev/web`, or `dev` for an unnamed one.
 pub(super) fn service(service_type: &str, service_name: Option<&str>) -> String {
@@ -43,32 +43,6 @@ pub(super) fn holder(
         None => "at an unknown time".to_owned(),
     };
     Some(format!("{words}, allocated {age} as {}", service_of(allocation)))
-}
-
-/// The process or container that uses a port.
-pub(super) fn user_of_port(usage: &SystemUsage) -> String {
-    match (&usage.container, &usage.process) {
-        (Some(container), _) => {
-            let (name, engine) = (printable(&container.name), printable(&container.engine));
-            format!("container {name} ({engine})")
-        }
-        (None, Some(process)) => format!("{} (pid {})", printable(&process.name), process.pid),
-        (None, None) if usage.uid == rustix::process::geteuid().as_raw() => {
-            "a process that cannot be seen".to_owned()
-        }
-        (None, None) => match users::name_of(usage.uid) {
-            Some(name) => {
-                format!("a process of another user ({}, uid {})", printable(&name), usage.uid)
-            }
-            None => format!("a process of another user (uid {})", usage.uid),
-        },
-    }
-}
-
-/// Where the process that uses a port works: in that project, else in that directory.
-pub(super) fn place_of(usage: &SystemUsage) -> Option<&str> {
-    let process = usage.process.as_ref()?;
-    process.project_path.as_deref().or(process.cwd.as_deref())
 }
 
 /// Where an allocation's program listens instead of on its port.

@@ -69,7 +69,15 @@ impl Answer {
 impl Call {
     /// Whether it may look for the process behind a socket, which is slow: off the async thread.
     pub fn is_slow(&self) -> bool {
-        matches!(self, Self::Check(..) | Self::Allocations | Self::Scan(..))
+        match self {
+            Self::Check(..) | Self::Allocations | Self::Scan(..) => true,
+            // Who asks for a number and does not get it is told who has it.
+            Self::Allocate(request) => request.preferred_port.is_some(),
+            Self::AllocateBatch(batch) => {
+                batch.requests.iter().any(|request| request.preferred_port.is_some())
+            }
+            _ => false,
+        }
     }
 }
 
@@ -82,10 +90,17 @@ impl Coordinator {
     pub fn call(&self, call: &Call, peer: Peer) -> Result<Answer, Error> {
         match call {
             Call::Allocate(request) => {
-                let answer = self.allocate(request, peer)?;
+                let mut answer = self.allocate(request, peer)?;
+                self.name_taker(request, &mut answer);
                 Ok(Answer::new(&answer, !answer.reused && !request.dry_run))
             }
-            Call::AllocateBatch(batch) => Ok(Answer::new(&self.allocate_batch(batch, peer)?, true)),
+            Call::AllocateBatch(batch) => {
+                let mut answer = self.allocate_batch(batch, peer)?;
+                for (request, answer) in batch.requests.iter().zip(&mut answer.allocations) {
+                    self.name_taker(request, answer);
+                }
+                Ok(Answer::new(&answer, true))
+            }
             Call::Renew(lock_id, request) => Ok(Answer::ok(&self.renew(lock_id, request)?)),
             Call::Release(lock_id) => Ok(Answer::ok(&self.release(lock_id)?)),
             Call::Check(port, protocol) => Ok(Answer::ok(&self.check(*port, *protocol))),

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::Coordinator;
-use crate::api::{Protocol, SystemUsage};
-use crate::detect::holders;
+use crate::api::{AllocateRequest, AllocateResponse, Protocol, SystemUsage};
+use crate::detect::{holders, users};
 use crate::error::Error;
 use crate::project::root_of;
+use crate::text::printable;
 
 impl Coordinator {
     /// Who uses `port`. Slow unless it is known already: it looks through /proc.
@@ -18,6 +19,29 @@ impl Coordinator {
         let mut usage = self.lock().host.explain(port, protocol, usage)?;
         Projects::default().add_to(&mut usage);
         Some(usage)
+    }
+
+    /// Says in an answer who has the port that was asked for, where the registry doesn't know. Slow:
+    /// it looks through /proc.
+    pub(super) fn name_taker(&self, request: &AllocateRequest, answer: &mut AllocateResponse) {
+        let wish = request.preferred_port.filter(|wish| *wish != answer.port && !answer.reused);
+        let Some(wish) = wish else { return };
+        if self.lock().registry.allocation_at(wish, request.protocol).is_some() {
+            return;
+        }
+        self.ask_engines_if_old();
+        if let Some(usage) = self.usage(wish, request.protocol)
+            // Why not the port that was asked for is always said first.
+            && let Some(note) = answer.notes.first_mut()
+        {
+            let place = place_of(&usage).map(|place| format!(" in {}", printable(place)));
+            *note = format!(
+                "port {wish} is held by {}{}: another program, not an error in this code. Yours: {}",
+                user_of_port(&usage),
+                place.unwrap_or_default(),
+                answer.port
+            );
+        }
     }
 
     /// Adds to a refusal who holds the port, where the registry doesn't know. Slow: it looks
@@ -45,6 +69,32 @@ impl Coordinator {
             self.ask_engines();
         }
     }
+}
+
+/// The process or container that uses a port.
+pub fn user_of_port(usage: &SystemUsage) -> String {
+    match (&usage.container, &usage.process) {
+        (Some(container), _) => {
+            let (name, engine) = (printable(&container.name), printable(&container.engine));
+            format!("container {name} ({engine})")
+        }
+        (None, Some(process)) => format!("{} (pid {})", printable(&process.name), process.pid),
+        (None, None) if usage.uid == rustix::process::geteuid().as_raw() => {
+            "a process that cannot be seen".to_owned()
+        }
+        (None, None) => match users::name_of(usage.uid) {
+            Some(name) => {
+                format!("a process of another user ({}, uid {})", printable(&name), usage.uid)
+            }
+            None => format!("a process of another user (uid {})", usage.uid),
+        },
+    }
+}
+
+/// Where the process that uses a port works: in that project, else in that directory.
+pub fn place_of(usage: &SystemUsage) -> Option<&str> {
+    let process = usage.process.as_ref()?;
+    process.project_path.as_deref().or(process.cwd.as_deref())
 }
 
 /// The projects of the directories that were asked for.

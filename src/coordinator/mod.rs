@@ -33,6 +33,7 @@ use tokio::sync::Notify;
 pub use call::{Answer, Call};
 pub use census::Counts;
 pub use events::Happening;
+pub use holder::{place_of, user_of_port};
 pub use upkeep::Upkeep;
 
 use self::census::Census;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, Running, finish, owner, port_of, tcp_socket};
+use crate::support::{Home, Running, finish, owner, port_of, serve, tcp_socket};
 
 #[test]
 fn allocate_prints_the_port_alone() {
@@ -153,6 +153,29 @@ fn suggestions_near_a_wish_say_why_they_are_there() {
     assert_eq!(taken["suggestions"], json!([wish + 1, wish + 2]), "{taken:#}");
     let output = home.styxy(&near[..5]).ok();
     assert!(output.stderr.contains(&format!("port {wish} is taken")), "{}", output.whole());
+}
+
+/// What a coding agent reads must not make it look for the fault in its code.
+#[test]
+fn who_has_the_port_that_was_asked_for_is_said_with_the_one_that_is_yours() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let wish = home.dev_range().0 + 3;
+    let shop = home.project("shop");
+    let server = serve(home.command("python3").current_dir(&shop), wish);
+    let output = home.styxy(&["allocate", "-s", "dev", "-p", &wish.to_string()]).ok();
+    let said = format!(
+        "port {wish} is held by python3 (pid {}) in {}: another program, not an error in this code. \
+         Yours: {}\n",
+        server.pid(),
+        shop.canonicalize().expect("it exists").display(),
+        output.port()
+    );
+    assert!(output.stderr.contains(&said), "{}", output.whole());
+    let body = json!({ "requests": [{ "service_type": "dev", "preferred_port": wish }] });
+    let answer = home.post("/allocate/batch", body).expect(201);
+    let note = answer["allocations"][0]["notes"][0].as_str().expect("a note");
+    assert!(note.contains(&format!("held by python3 (pid {})", server.pid())), "{note}");
 }
 
 #[test]
