@@ -2,6 +2,7 @@
 //! directly, both serve on the ports that they were given.
 
 mod install;
+mod monorepo;
 mod side_by_side;
 
 use crate::support::full;

@@ -13,7 +13,7 @@ use super::install::Set;
 use crate::support::{Home, PATH, Running, eventually, port_of};
 
 /// How long a framework may take for its first page on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A framework, and a project of it. In texts and words, `NAME` is the project's own name and `SET`
 /// the directory where the framework is installed.
@@ -111,7 +111,7 @@ impl Server {
 }
 
 /// The whole answer, of whichever address of localhost somebody listens on.
-fn get(port: u16, page: &str) -> std::io::Result<String> {
+pub(super) fn get(port: u16, page: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("localhost", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n")?;
