@@ -14,13 +14,13 @@ in_managers() {
 
 # Ends the daemons whose program is called that in /proc/PID/exe: after systemd ended its own, those
 # that commands started in the background. What they handed out stays in their journals, and the
-# next command starts another one. Those of a container see other mounts, and are not meant.
+# next command starts another one. Those of a container have another root, and are not meant.
 end_daemons() {
-    root=$(readlink /proc/self/ns/mnt)
+    root=$(stat --dereference --format=%d:%i /)
     pids=
     for pid in $(find /proc -mindepth 2 -maxdepth 2 -name exe -lname "$1" 2>/dev/null | cut -d/ -f3); do
-        [ "$(readlink "/proc/$pid/ns/mnt")" = "$root" ] || continue
-        case $(tr '\0' ' ' <"/proc/$pid/cmdline") in *' daemon run'*) pids="$pids $pid" ;; esac
+        [ "$(stat --dereference --format=%d:%i "/proc/$pid/root" 2>/dev/null)" = "$root" ] || continue
+        case $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) in *' daemon run'*) pids="$pids $pid" ;; esac
     done
     [ -n "$pids" ] || return 0
     # shellcheck disable=SC2086 # They are several.
