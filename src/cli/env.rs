@@ -18,6 +18,7 @@ use crate::api::{AssignResponse, Assignment, AssignmentsResponse, Moved};
 use crate::client::Failure;
 use crate::coordinator::Call;
 use crate::project::{SERVICES_FILE, Service};
+use crate::text::printable_json;
 
 /// What a file that `--write` made begins with, and what only such a file begins with.
 const MARK: &str = "# Written by styxy env";
@@ -124,7 +125,7 @@ fn json_text(answer: &AssignResponse, variables: &[(String, u16)]) -> Result<Str
         })?;
     let variables = variables.iter().map(|(name, port)| (name.clone(), json!(port)));
     body.insert("variables".to_owned(), variables.collect());
-    Ok(to_json(&body)? + "\n")
+    Ok(printable_json(to_json(&body)? + "\n"))
 }
 
 fn moved_line(moved: &Moved) -> String {

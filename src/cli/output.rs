@@ -7,6 +7,7 @@ use clap::builder::styling::{AnsiColor, Style};
 
 use super::failure::{Exit, Failed};
 pub(super) use crate::text::printable;
+use crate::text::printable_json;
 
 /// Makes `FORCE_COLOR` count (force-color.org) beside `NO_COLOR` (no-color.org), which wins.
 /// anstream knows only the latter by itself.
@@ -31,13 +32,13 @@ pub(super) fn print(text: &str) -> Result<(), Failed> {
     write_all(anstream::stdout().lock(), text)
 }
 
-/// Writes an answer of the wire to stdout as it is, as one line.
+/// Writes an answer of the wire to stdout as one line: the same JSON, fit for a terminal.
 ///
 /// # Errors
 ///
 /// As [`print()`].
 pub(super) fn print_json(body: &str) -> Result<(), Failed> {
-    write_all(io::stdout().lock(), &format!("{}\n", body.trim_end()))
+    write_all(io::stdout().lock(), &printable_json(format!("{}\n", body.trim_end())))
 }
 
 /// Writes to stdout and says whether anybody reads it: for what goes on until nobody does.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::ErrorResponse;
 use crate::error::{self, Error};
+use crate::text::printable_json;
 
 /// A request that was refused before or by the coordinator.
 #[derive(Debug)]
@@ -64,9 +65,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// An answer of JSON text.
+/// An answer of JSON text. A person may have asked, with curl and a terminal.
 pub(super) fn json_response(status: StatusCode, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Body::from(printable_json(body)));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::api::Lagged;
 use crate::coordinator::Happening;
+use crate::text::printable_json;
 
 /// How often a silent stream says that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -70,7 +71,7 @@ async fn feed(
 }
 
 fn frame(Happening { name, data }: &Happening) -> Bytes {
-    format!("event: {name}\ndata: {data}\n\n").into()
+    printable_json(format!("event: {name}\ndata: {data}\n\n")).into()
 }
 
 /// A body that comes as it happens.
