@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::{StatusCode, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,6 +17,12 @@ const MAX_BODY: usize = 64 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of a body that is too large is read and thrown away, in bytes, and for how long. Who
+/// sends less has sent all of it before the answer comes, and so sees the answer: many clients look
+/// for none while they write, and find a closed connection instead.
+const MAX_DISCARDED: u64 = 1024 * 1024;
+const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
@@ -48,20 +54,41 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> 
 }
 
 async fn read(request: Request) -> Result<Bytes, Refusal> {
-    let body = request.into_body();
+    let mut body = request.into_body();
     // A Content-Length says it before anything has arrived.
-    if body.size_hint().lower() > MAX_BODY as u64 {
+    let length = body.size_hint().lower();
+    if length > MAX_BODY as u64 {
+        if length <= MAX_DISCARDED {
+            discard(&mut body).await;
+        }
         return Err(too_large());
     }
-    let body = Limited::new(body, MAX_BODY);
-    let collected = tokio::time::timeout(BODY_PATIENCE, body.collect())
+    let collected = Limited::new(&mut body, MAX_BODY).collect();
+    let collected = tokio::time::timeout(BODY_PATIENCE, collected)
         .await
         .map_err(|_| Error::MalformedRequest("the body did not arrive in time".to_owned()))?;
     match collected {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(&mut body).await;
+            Err(too_large())
+        }
         Err(error) => Err(Error::MalformedRequest(format!("the body broke off: {error}")).into()),
     }
+}
+
+/// Reads what is left of a body, within reason, and keeps nothing.
+async fn discard(body: &mut Body) {
+    let all = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    // Who is slower does not see why it was refused.
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, all).await;
 }
 
 fn too_large() -> Refusal {

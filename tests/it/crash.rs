@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Connection, Daemon, Home, PATIENCE, Request, Running, eventually, full, owner, port_of,
+    random_below, report,
 };
 
 const CLIENTS: usize = 16;
@@ -95,12 +96,15 @@ fn check(allocations: &[Value], knowledge: &[Knowledge], round: usize) {
 #[test]
 fn every_answered_allocation_survives_a_kill_in_the_middle_of_sixteen_clients() {
     let home = Home::with_ports(512);
-    let rounds = if full() { 100 } else { 10 };
+    let rounds = if full() { 1000 } else { 20 };
     let mut daemon = home.daemon();
+    let (mut answered, mut released) = (0, 0);
     for round in 0..rounds {
         let mut owners: Vec<_> = (0..CLIENTS).map(|_| owner()).collect();
         // One dies while no daemon is there: what it had must be gone.
-        let knowledge = crash_at_work(&home, daemon, &owners, 40 + 11 * (round % 30));
+        let knowledge = crash_at_work(&home, daemon, &owners, 1 + random_below(400));
+        released += knowledge.iter().map(|known| known.released.len()).sum::<usize>();
+        answered += knowledge.iter().map(|known| known.held.len()).sum::<usize>();
         let dead = owners.pop().expect("an owner");
         let dead_pid = dead.pid();
         drop(dead);
@@ -109,8 +113,13 @@ fn every_answered_allocation_survives_a_kill_in_the_middle_of_sixteen_clients() 
         let allocations = home.allocations();
         assert!(allocations.iter().all(|one| one["process_id"] != dead_pid), "{allocations:#?}");
         check(&allocations, &knowledge[..CLIENTS - 1], round);
-        assert!(!allocations.is_empty(), "round {round}: nothing was allocated");
         daemon.is_well(&home);
+        if round % 4 == 0 {
+            // Killed again before anything new was written: what was replayed is replayed again.
+            daemon.crash();
+            daemon = home.daemon();
+            assert_eq!(home.allocations(), allocations, "round {round}");
+        }
 
         drop(owners);
         eventually(PATIENCE, || match home.allocations().len() {
@@ -118,6 +127,79 @@ fn every_answered_allocation_survives_a_kill_in_the_middle_of_sixteen_clients() 
             left => Err(format!("{left} allocations of dead owners")),
         });
     }
+    report(&format!(
+        "{rounds} rounds, {answered} answered allocations kept, {released} answered releases"
+    ));
+}
+
+/// Every operation that writes to the journal, and then the end of the daemon after each byte that
+/// it wrote: what is found is what the whole lines say, and a daemon lives with it.
+#[test]
+fn every_prefix_of_a_journal_that_a_daemon_wrote_is_a_journal() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let (first, second) = (owner(), owner());
+    let register = json!({ "instance_id": "agent", "process_id": second.pid(),
+        "metadata": { "name": "größe" } });
+    home.post("/instance/register", register).expect(201);
+    let work = home.work();
+    let services = json!([{ "service_type": "api", "service_name": "db" }]);
+    home.post("/assign", json!({ "project_path": work, "services": services })).expect(200);
+    let named = json!({ "service_type": "dev", "service_name": "web", "project_path": work,
+        "process_id": first.pid(), "instance_id": "agent" });
+    let web = home.post("/allocate", named).expect(201);
+    let leased = json!({ "service_type": "dev", "lease_seconds": 60, "protocol": "both" });
+    let leased = home.post("/allocate/batch", json!({ "requests": [leased, leased] })).expect(201);
+    let path = |answer: &Value| format!("/allocate/{}", answer["lock_id"].as_str().expect("an id"));
+    let [one, other] = [0, 1].map(|n| path(&leased["allocations"][n]));
+    home.post(&format!("{one}/renew"), json!({ "lease_seconds": 90 })).expect(200);
+    home.delete(&other).expect(200);
+    drop(first);
+    home.ends_within(PATIENCE, &web["lock_id"]);
+    home.delete("/instance/agent").expect(200);
+    home.post("/cleanup", json!({ "force": true })).expect(200);
+    home.allocate_for(second.pid());
+    daemon.crash();
+
+    let bytes = std::fs::read(home.journal()).expect("a journal");
+    let lines = |bytes: &[u8]| bytes.split_inclusive(|byte| *byte == b'\n').count();
+    assert!(lines(&bytes) > 12, "{}", bytes.escape_ascii());
+    let mut whole = Vec::new();
+    for length in 0..=bytes.len() {
+        let dir = tempfile::TempDir::new().expect("a temporary directory");
+        let journal = dir.path().join("state.jsonl");
+        std::fs::write(&journal, &bytes[..length]).expect("a new file");
+        let found = styxy::store::peek(dir.path()).expect("any prefix is a journal");
+        if length > 0 && bytes[length - 1] == b'\n' {
+            assert_eq!(found.len(), lines(&bytes[..length]) - 1, "{length} bytes");
+            whole.clone_from(&found);
+        }
+        assert_eq!(found, whole, "{length} bytes");
+        opens_and_takes_more(dir.path(), &found);
+    }
+    report(&format!("{} prefixes of {} lines", bytes.len() + 1, lines(&bytes)));
+}
+
+/// A daemon that starts on it knows that much, and what it appends is found with it.
+fn opens_and_takes_more(dir: &std::path::Path, expected: &[styxy::registry::Change]) {
+    let holder = styxy::store::LockHolder {
+        pid: std::process::id(),
+        start_ticks: 0,
+        version: String::new(),
+        role: "daemon".to_owned(),
+        sockets: Vec::new(),
+        systemd: false,
+    };
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("/proc");
+    let open = || styxy::store::Store::open(dir, boot.trim(), &holder, PATIENCE);
+    let (mut store, loaded) = open().expect("any prefix opens");
+    assert_eq!(loaded.changes, expected);
+    let more = styxy::registry::Change::InstanceRemoved { instance_id: "more".to_owned() };
+    store.append(std::slice::from_ref(&more)).expect("room on the disk");
+    drop(store);
+    let (_store, loaded) = open().expect("it opened before");
+    assert_eq!(loaded.changes, [expected, &[more]].concat());
+    assert_eq!(loaded.notices, [""; 0], "it was mended");
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod project;
 mod recognised;
 mod restricted;
 mod scan;
+mod spoofing;
 mod store;
 mod systemd;
 mod terminal;

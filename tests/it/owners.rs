@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, PATIENCE, Request, Running, Serve, as_nobody, eventually, is_root, owner, skip,
-    start_ticks,
+    Home, PATIENCE, Request, Running, Serve, as_nobody, eventually, is_root, owner, reuse_pid,
+    skip, start_ticks,
 };
 
 /// How soon a port is free after its owner's death.
@@ -62,20 +62,6 @@ fn the_port_of_a_killed_owner_can_be_allocated_again_within_50_ms() {
         keeps_the_promise
     });
     assert!(best.is_some(), "not within {PROMISE:?} with a median below 5 ms");
-}
-
-/// Starts processes until one has that pid. Needs root.
-fn reuse_pid(pid: u32) -> Running {
-    for _ in 0..1000 {
-        // The next fork gets the following number, unless another process is faster.
-        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
-            .expect("root may say which pid comes next");
-        let process = owner();
-        if process.pid() == pid {
-            return process;
-        }
-    }
-    panic!("pid {pid} cannot be had again");
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) use http::{Address, Connection, Reply, Request};
 pub(crate) use journal::{reboot, sealed};
 pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
 pub(crate) use output::Output;
-pub(crate) use process::{Running, finish, owner, session_of, start_ticks};
+pub(crate) use process::{Running, finish, owner, reuse_pid, session_of, start_ticks};
 pub(crate) use sandbox::{
     NOBODY, STRANGER, as_nobody, as_user, behind, has_program, in_new_network, is_root, report,
     skip,
@@ -38,6 +38,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Whether the long forms were asked for (`STYXY_TEST_FULL=1`).
 pub(crate) fn full() -> bool {
     std::env::var_os("STYXY_TEST_FULL").is_some_and(|value| value == "1")
+}
+
+/// A random number below `limit`.
+pub(crate) fn random_below(limit: usize) -> usize {
+    let [high, low, ..] = *uuid::Uuid::new_v4().as_bytes();
+    usize::from(u16::from_be_bytes([high, low])) % limit
 }
 
 /// The `port` of an answer or an allocation.

@@ -86,6 +86,20 @@ pub(crate) fn owner() -> Running {
     Running::spawn(&mut command)
 }
 
+/// Starts processes until one has that pid. Needs root.
+pub(crate) fn reuse_pid(pid: u32) -> Running {
+    for _ in 0..1000 {
+        // The next fork gets the following number, unless another process is faster.
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
+            .expect("root may say which pid comes next");
+        let process = owner();
+        if process.pid() == pid {
+            return process;
+        }
+    }
+    panic!("pid {pid} cannot be had again");
+}
+
 /// Runs `command` to its end. It hangs when a process that it left behind keeps its stdout or
 /// stderr open; that is a failure here, as it would be in `$(…)`.
 #[track_caller]
