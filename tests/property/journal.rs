@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 const BOOT: &str = "0d1c5f5e-9a51-4d64-8a39-5b2f7f6a3c01";
 
-fn open(dir: &Path) -> (Store, Loaded) {
+pub(crate) fn open(dir: &Path) -> (Store, Loaded) {
     let holder = LockHolder {
         pid: 1,
         start_ticks: 1,
@@ -190,11 +190,23 @@ impl Mutation {
     }
 }
 
+#[derive(serde::Deserialize)]
+struct HeaderLine {
+    journal: Header,
+}
+
+#[derive(serde::Deserialize)]
+struct Header {
+    format: u32,
+    boot_id: Option<String>,
+}
+
 /// The changes of all lines that are whole and right, as a reader of the format's description finds
 /// them.
-fn right_lines(bytes: &[u8]) -> Vec<Change> {
+pub(crate) fn right_lines(bytes: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
-    let mut has_header = false;
+    // Of the last header; of none there is none.
+    let mut boot = None;
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let Some((json, seal)) = line.len().checked_sub(10).map(|length| line.split_at(length))
         else {
@@ -207,13 +219,17 @@ fn right_lines(bytes: &[u8]) -> Vec<Change> {
             changes.push(change);
             continue;
         }
-        // A header. In the middle, and the first that can be read: another boot.
-        if number > 0 && !has_header {
+        let Ok(line) = serde_json::from_slice::<HeaderLine>(json) else { continue };
+        if line.journal.format != 1 {
+            break;
+        }
+        // In the middle, and of another boot.
+        if number > 0 && boot.as_ref() != Some(&line.journal.boot_id) {
             changes.retain(|change| {
                 matches!(change, Change::Assignment(_) | Change::AssignmentRemoved { .. })
             });
         }
-        has_header = true;
+        boot = Some(line.journal.boot_id);
     }
     changes
 }

@@ -6,11 +6,11 @@ mod steps;
 
 use proptest::prelude::*;
 
+pub(crate) use machine::Fake;
 use steps::{Step, World};
 
 fn cases() -> u32 {
-    let full = std::env::var_os("STYXY_TEST_FULL").is_some();
-    if full { 20_000 } else { 1_000 }
+    if super::full() { 20_000 } else { 1_000 }
 }
 
 proptest! {
