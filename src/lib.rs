@@ -18,6 +18,7 @@ pub mod http;
 pub mod paths;
 pub mod project;
 pub mod registry;
+mod small_file;
 mod socket_http;
 pub mod store;
 pub mod text;

@@ -1,13 +1,11 @@
 //! Reading a configuration file as text.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
-
-use rustix::fs::{Mode, OFlags};
 
 use super::Diagnostic;
 use super::reader::position;
+use crate::small_file;
 
 /// A configuration is a page or two. More than this, in bytes, is another file put in its place,
 /// and the daemon must not read it into its memory.
@@ -20,7 +18,7 @@ const LARGEST: u64 = 64 << 10;
 /// A diagnostic: the file cannot be read, is no regular file, is larger than 64 KiB, or is not
 /// UTF-8.
 pub(crate) fn read(file: &Path) -> Result<Option<String>, Diagnostic> {
-    let bytes = match read_bytes(file) {
+    let bytes = match small_file::read(file, LARGEST) {
         Ok(bytes) => bytes,
         Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(diagnostic(file, (1, 1), format!("can't be read: {error}"))),
@@ -33,21 +31,6 @@ pub(crate) fn read(file: &Path) -> Result<Option<String>, Diagnostic> {
 
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn read_bytes(file: &Path) -> io::Result<Vec<u8>> {
-    // NONBLOCK: to open a FIFO would wait for a writer, for ever.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(file, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other("it is larger than 64 KiB"));
-    }
-    Ok(bytes)
 }
 
 fn diagnostic(file: &Path, (line, column): (usize, usize), message: String) -> Diagnostic {
@@ -63,7 +46,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = |name: &str| directory.path().join(name);
         std::fs::create_dir(path("directory")).expect("mkdir");
-        rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), Mode::RUSR).expect("mkfifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), rustix::fs::Mode::RUSR)
+            .expect("mkfifo");
         std::os::unix::fs::symlink("loop", path("loop")).expect("symlink");
         std::fs::write(path("large"), vec![b'#'; (64 << 10) + 1]).expect("write");
 

@@ -1,10 +1,9 @@
 //! What git says of a worktree: its branch, and whether it is a linked one.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use crate::small_file;
 
 /// What `.git` and `HEAD` files hold is a line. More than this, in bytes, is something else.
 const LARGEST: u64 = 8 << 10;
@@ -36,11 +35,7 @@ fn git_directory(root: &Path) -> Option<PathBuf> {
 
 /// The first line of a small file.
 fn line(file: &Path) -> Option<String> {
-    // NONBLOCK: to open a FIFO would wait for a writer, for ever.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(file, flags, Mode::empty()).ok()?);
-    let mut text = String::new();
-    file.take(LARGEST).read_to_string(&mut text).ok()?;
+    let text = String::from_utf8(small_file::read(file, LARGEST).ok()?).ok()?;
     text.lines().next().map(str::to_owned)
 }
 

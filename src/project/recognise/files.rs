@@ -1,10 +1,8 @@
 //! Reading the small files that say what a directory is.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use crate::small_file;
 
 /// No manifest that a person writes is longer.
 const LONGEST: u64 = 1 << 20;
@@ -12,16 +10,7 @@ const LONGEST: u64 = 1 << 20;
 /// The text of a file. What is no regular file, too long, not UTF-8 or not readable is taken as not
 /// there.
 pub(super) fn text(path: &Path) -> Option<String> {
-    // Opening a FIFO would wait for its writer (fifo(7)).
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = open(path, flags, Mode::empty()).ok()?;
-    let stat = fstat(&file).ok()?;
-    let length = u64::try_from(stat.st_size).ok()?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || length > LONGEST {
-        return None;
-    }
-    let mut text = String::new();
-    File::from(file).take(LONGEST).read_to_string(&mut text).ok()?;
+    let mut text = String::from_utf8(small_file::read(path, LONGEST).ok()?).ok()?;
     if text.starts_with('\u{feff}') {
         text.remove(0);
     }
@@ -54,7 +43,8 @@ mod tests {
         fs::write(place("long"), vec![b' '; (1 << 20) + 1]).expect("a file");
         fs::write(place("binary"), b"\xff\xfe").expect("a file");
         fs::create_dir(place("folder")).expect("a directory");
-        rustix::fs::mkfifoat(rustix::fs::CWD, place("fifo"), Mode::RWXU).expect("a FIFO");
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mkfifoat(rustix::fs::CWD, place("fifo"), mode).expect("a FIFO");
         std::os::unix::fs::symlink("short", place("link")).expect("a link");
 
         assert_eq!(text(&place("short")).as_deref(), Some("{}"), "without its byte order mark");
