@@ -397,10 +397,10 @@ impl Inner {
         }
     }
 
-    /// Watches a process no more that no life depends on.
+    /// Watches a process no more, in a while, that no life depends on.
     fn let_go(&mut self, process: Process) {
         if !self.registry.involves(process) {
-            self.watch.remove(process);
+            self.watch.idle(process, |process| self.registry.involves(process));
         }
     }
 

@@ -65,20 +65,25 @@ fn request(owner: &Sleeper) -> AllocateRequest {
 }
 
 #[test]
-fn only_who_got_something_is_watched() {
+fn only_who_got_something_stays_watched() {
     let (fixture, owner) = (Fixture::new(), Sleeper::new());
     let peer = Peer::default();
     let dry = AllocateRequest { dry_run: true, ..request(&owner) };
     fixture.coordinator.allocate(&dry, peer).expect("a port is free");
+    assert_eq!(fixture.watched(), 1, "it may ask again at once");
+    fixture.coordinator.safety_net();
     assert_eq!(fixture.watched(), 0, "after a dry run");
 
     let late = AllocateRequest { process_start_time: Some(1), ..request(&owner) };
     fixture.coordinator.allocate(&late, peer).expect_err("it started later");
+    fixture.coordinator.safety_net();
     assert_eq!(fixture.watched(), 0, "after a refusal");
 
     let made = fixture.coordinator.allocate(&request(&owner), peer).expect("a port is free");
+    fixture.coordinator.safety_net();
     assert_eq!(fixture.watched(), 1);
     fixture.coordinator.release(&made.lock_id).expect("it is there");
+    fixture.coordinator.safety_net();
     assert_eq!(fixture.watched(), 0, "after the release");
 }
 

@@ -27,6 +27,9 @@ pub(super) fn start() {
         tracing_subscriber::registry().with(LevelFilter::INFO).with(journal).init();
         return;
     }
+    if stderr_is_null() {
+        return;
+    }
     let text = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
@@ -40,4 +43,11 @@ fn stderr_is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
     stream == format!("{}:{}", stderr.st_dev(), stderr.st_ino())
+}
+
+/// Whether nobody can read stderr, as in the background: then no line is made at all. The device is
+/// /dev/null's (null(4)).
+fn stderr_is_null() -> bool {
+    let stderr = std::fs::metadata("/proc/self/fd/2");
+    stderr.is_ok_and(|stderr| stderr.st_rdev() == rustix::fs::makedev(1, 3))
 }

@@ -1,6 +1,6 @@
 //! Watching processes die: pidfds in one epoll set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,6 +13,10 @@ use super::process;
 use crate::registry::Process;
 
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// How many processes are watched at most that nobody needs just now. With 1,000 owners that ask
+/// and release in turn, none is identified twice.
+const MAX_IDLE: usize = 2048;
 
 /// Raises the soft limit of open descriptors to the hard one, and says what it is now, none for no
 /// limit. 1,000 watched processes need more than the usual 1,024.
@@ -38,6 +42,9 @@ pub struct Watch {
     /// By pid first, so that those of one pid are neighbours: a dead one and the one that got its
     /// pid may be here together.
     watched: BTreeMap<Process, Option<OwnedFd>>,
+    /// Those that were not needed any more when somebody looked last.
+    idle: BTreeSet<Process>,
+    max_idle: usize,
 }
 
 impl Watch {
@@ -48,7 +55,10 @@ impl Watch {
     /// What epoll_create1(2) says.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, watched: BTreeMap::new() })
+        // Their descriptors are no loss to those who connect.
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let max_idle = usize::try_from(limit / 8).unwrap_or(MAX_IDLE).min(MAX_IDLE);
+        Ok(Self { epoll, watched: BTreeMap::new(), idle: BTreeSet::new(), max_idle })
     }
 
     /// Watches `process`. Without a pidfd only [`Watch::sweep`] finds its death, and so it is where
@@ -75,8 +85,23 @@ impl Watch {
         }
     }
 
+    /// Nobody needs `process` just now. It is watched for a while yet: who has asked once asks
+    /// again, and identifying it takes ten system calls, [`Watch::living`] one. `needed` says who
+    /// is needed after all when there are too many.
+    pub fn idle(&mut self, process: Process, mut needed: impl FnMut(Process) -> bool) {
+        self.idle.insert(process);
+        if self.idle.len() > self.max_idle {
+            for idle in std::mem::take(&mut self.idle) {
+                if !needed(idle) {
+                    self.remove(idle);
+                }
+            }
+        }
+    }
+
     /// Watches only those any more for which `needed` says so.
     pub fn retain(&mut self, mut needed: impl FnMut(Process) -> bool) {
+        self.idle.clear();
         let idle: Vec<_> = self.watched.keys().filter(|it| !needed(**it)).copied().collect();
         for process in idle {
             self.remove(process);
@@ -211,6 +236,22 @@ mod tests {
         expected.sort_unstable();
         told.sort_unstable();
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn who_is_idle_is_let_go_when_there_are_too_many() {
+        let mut watch = Watch::new().expect("epoll works");
+        watch.max_idle = 2;
+        let members: Vec<_> = (0..3).map(|_| watched(&mut watch)).collect();
+        let processes: Vec<_> = members.iter().map(|(_, process)| *process).collect();
+        for process in &processes[..2] {
+            watch.idle(*process, |_| unreachable!("there is room for both"));
+        }
+        assert_eq!(watch.len(), 3);
+        watch.idle(processes[0], |_| unreachable!("it is one of them"));
+        watch.idle(processes[2], |process| process == processes[1]);
+        assert_eq!(watch.len(), 1);
+        assert_eq!(watch.living(processes[1].pid), Some(processes[1]));
     }
 
     #[test]
