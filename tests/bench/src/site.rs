@@ -34,6 +34,11 @@ impl Running {
     pub fn kill(&mut self) {
         self.0.kill().expect("it is our own");
     }
+
+    /// Waits for its end.
+    pub fn reap(&mut self) {
+        self.0.wait().expect("it is our own");
+    }
 }
 
 impl Drop for Running {

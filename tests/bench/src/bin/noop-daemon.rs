@@ -5,7 +5,6 @@
 //! Serves one POST route, and any path: parses the body of an allocation and answers as many bytes
 //! as an allocation's answer has. Where systemd handed over a socket, it serves that.
 
-use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -81,7 +80,7 @@ async fn serve(listener: TcpListener, router: Router) -> Result<(), Box<dyn std:
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let mut router = router.clone();
-                async move { Ok::<_, Infallible>(router.call(request.map(Body::new)).await?) }
+                async move { router.call(request.map(Body::new)).await }
             });
             // Who goes away in the middle is no fault.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

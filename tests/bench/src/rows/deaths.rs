@@ -8,6 +8,9 @@ use crate::Plan;
 use crate::figures::{Bar, Row, Times};
 use crate::site::{Site, owners};
 
+/// How long owners live before they die, at least.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// How long a death may stay unseen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -17,6 +20,8 @@ pub fn rows(plan: &Plan) -> Vec<Row> {
     let asker = all.pop().expect("one more");
     let site = Site::started(&plan.styxy);
     let ports = site.allocate(count, &all);
+    // A process is not yet known for what it is in its first second.
+    std::thread::sleep(SETTLED);
     let mut client = site.client();
     let mut free_after = |port: u16, death: Instant| -> Duration {
         let body = json!({"service_type": "dev", "process_id": asker.pid(), "preferred_port": port,
@@ -37,6 +42,7 @@ pub fn rows(plan: &Plan) -> Vec<Row> {
         let death = Instant::now();
         owner.kill();
         one_by_one.push(free_after(*port, death));
+        owner.reap();
     }
     let mut together = Times::default();
     let first = count - at_once * 3;
