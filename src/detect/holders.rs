@@ -70,7 +70,7 @@ impl Finder {
         let rest = rest.into_iter().filter(|inode| !found.has(*inode));
         let inodes: HashSet<u64> = rest.chain(unknown()).collect();
         if !inodes.is_empty() {
-            let walked = walk(&inodes);
+            let walked = walk_for(&inodes);
             self.remember(&walked);
             found.0.extend(walked.0);
         }
@@ -123,6 +123,20 @@ impl Holder {
         let thread = directory.other_thread();
         facts::read(self.process.pid, &directory, thread.as_ref().unwrap_or(&directory))
     }
+}
+
+/// Looks through /proc for the processes that have these sockets open, and for those of every other
+/// socket that waits for somebody: a walk takes as long for one as for all, and whoever asks about
+/// one port asks about the next.
+fn walk_for(asked: &HashSet<u64>) -> Found {
+    // Where the kernel does not say which there are, only those that were asked for are found.
+    let others = sockets::serving().unwrap_or_default();
+    let mut inodes = asked.clone();
+    inodes.extend(others.iter().map(|socket| socket.inode));
+    let mut found = walk(&inodes);
+    // Nobody waits for the others: what was not seen of them is looked for when it is asked for.
+    found.0.retain(|inode, holders| !holders.is_empty() || asked.contains(inode));
+    found
 }
 
 /// Looks through /proc for the processes that have these sockets open.
@@ -309,6 +323,18 @@ mod tests {
         assert!(!pids(inode(&alone)).contains(&child.pid()));
         assert!(pids(u64::MAX).is_empty(), "it was asked for");
         assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn a_walk_for_one_socket_finds_the_others() {
+        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+        let [asked, other] = sockets.each_ref().map(inode);
+        let finder = Finder::default();
+        let found = finder.find(&[], || vec![asked]);
+        assert!(found.has(asked));
+        assert!(finder.recall(&[other]).has(other), "nobody has to walk again for it");
+        let gone = finder.find(&[], || vec![u64::MAX]);
+        assert!(gone.has(u64::MAX), "what was asked for and not found is not sought again at once");
     }
 
     #[test]
