@@ -179,18 +179,20 @@ impl Site {
         kib.and_then(|kib| kib.parse::<f64>().ok()).expect("a size") / 1024.0
     }
 
-    /// The processor time that the daemon's thread has used.
+    /// The processor time that the daemon has used.
     pub fn processor_time(&self) -> Duration {
         processor_time(self.pid())
     }
 }
 
-/// The processor time that a process's first thread has used: the first figure of
-/// /proc/PID/schedstat, in nanoseconds. Both daemons have one thread that serves.
+/// The processor time that the threads of a process have used: the first figure of
+/// /proc/PID/task/TID/schedstat, in nanoseconds. A thread that has ended meanwhile is missing.
 pub fn processor_time(pid: u32) -> Duration {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it lives");
-    let first = text.split(' ').next().and_then(|it| it.parse().ok());
-    Duration::from_nanos(first.expect("a figure"))
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    let texts =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok());
+    let figures = texts.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok());
+    Duration::from_nanos(figures.sum::<u64>())
 }
 
 /// Living processes.
