@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -98,7 +99,10 @@ impl Bound {
         let mut bound = Self { is_own: true, ..Self::default() };
         let mut problems = Vec::new();
         match TcpListener::bind(listen) {
-            Ok(listener) => bound.tcp.push(listener),
+            Ok(listener) => {
+                queue(&listener);
+                bound.tcp.push(listener);
+            }
             Err(error) => {
                 let holder = (error.kind() == io::ErrorKind::AddrInUse)
                     .then(|| holders::usage(&Finder::default(), listen.port(), Protocol::Tcp).ok())
@@ -172,6 +176,15 @@ fn holder_name(usage: &SystemUsage) -> String {
 
 /// Binds a unix socket that only this user can reach. A path that a dead daemon left behind is
 /// taken over; the lock on the state says that no living one of ours uses it.
+/// Lets as many clients wait as the kernel allows (listen(2), net.core.somaxconn): a TCP client that
+/// finds no place tries again only after a second. The library asks for 128.
+fn queue(listener: impl AsFd) {
+    // The listener is one already; where this is refused its queue stays as it was.
+    if let Err(error) = rustix::net::listen(listener, i32::MAX) {
+        tracing::debug!("listen(2) again: {error}");
+    }
+}
+
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
     if let Some(directory) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -186,6 +199,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
         }
         bound => bound?,
     };
+    queue(&listener);
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let made = std::fs::symlink_metadata(path)?;
     Ok((listener, OwnPath { path: path.to_owned(), identity: (made.dev(), made.ino()) }))

@@ -204,12 +204,14 @@ impl Server {
                     tracing::debug!("TCP_NODELAY: {error}");
                 }
                 let connection = self.identify_tcp(&stream, peer);
-                connections.spawn(|stop| routes.serve(stream, connection, stop));
+                let is_stranger = is_stranger(connection.caller);
+                connections.spawn(is_stranger, |seat| routes.serve(stream, connection, seat));
             }
             Accepted::Unix(stream) => {
                 let caller = self.identify_unix(&stream);
                 let connection = Connection { caller, entrance: Entrance::Unix };
-                connections.spawn(|stop| routes.serve(stream, connection, stop));
+                let is_stranger = is_stranger(caller);
+                connections.spawn(is_stranger, |seat| routes.serve(stream, connection, seat));
             }
         }
     }
@@ -246,4 +248,9 @@ impl Server {
     fn judge(&self, uid: u32, peer: Peer) -> Caller {
         if uid == self.uid || uid == 0 { Caller::Trusted(peer) } else { Caller::Stranger(uid) }
     }
+}
+
+/// Whether nothing but a refusal is to be had for whoever this is.
+fn is_stranger(caller: Caller) -> bool {
+    matches!(caller, Caller::Stranger(_) | Caller::Unknown)
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::Call;
 use super::extract::{Json, OptionalJson, Parameter, Queried, port, queried_port};
 use super::refusal::{Refusal, json_response};
-use super::stream::{self, Stop};
+use super::stream::{self, Ending};
 use crate::api;
 use crate::coordinator::{Answer, Coordinator, Peer};
 use crate::error::Error;
@@ -213,7 +213,7 @@ pub(super) async fn config(app: App, from: From) -> Outcome {
 
 pub(super) async fn events(
     State(coordinator): App,
-    Extension(stop): Extension<Stop>,
+    Extension(stop): Extension<Ending>,
 ) -> Response<Body> {
     stream::answer(coordinator.events(), stop)
 }

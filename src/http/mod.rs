@@ -9,9 +9,11 @@ mod guard;
 mod handlers;
 mod refusal;
 mod stream;
+mod wire;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -34,7 +36,8 @@ use tower_service::Service;
 pub use activity::Activity;
 pub use guard::{Caller, Connection, Entrance};
 
-use activity::{Counted, InProgress};
+use activity::Counted;
+use wire::{Progress, Received, Wire};
 
 use crate::coordinator::{Call, Coordinator};
 
@@ -74,6 +77,26 @@ const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What every answer says of its server.
 const SERVER: &str = concat!("styxy/", env!("CARGO_PKG_VERSION"));
+
+/// What a connection is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// To go on.
+    No,
+    /// To end after its current request: somebody else needs its place.
+    GiveWay,
+    /// To end after its current request, and after the one that a newcomer is about to send.
+    End,
+}
+
+/// What a connection and whoever has let it in tell each other.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// What it is to do.
+    pub stop: watch::Receiver<Stop>,
+    /// It is an event stream, which somebody reads for hours.
+    pub streams: Arc<AtomicBool>,
+}
 
 /// The routes of one coordinator.
 #[derive(Debug, Clone)]
@@ -122,7 +145,7 @@ impl Routes {
         self,
         stream: S,
         connection: Connection,
-        mut stop: watch::Receiver<bool>,
+        Seat { mut stop, streams }: Seat,
     ) -> impl Future<Output = ()> + Send + 'static
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -131,10 +154,27 @@ impl Routes {
         // Whoever has just connected is about to ask.
         let arrived = Arc::new(Mutex::new(Some(activity.begin())));
         let newcomer = arrived.clone();
-        let stopped = stream::Stop(stop.clone());
-        let service = service_fn(move |request| {
+        let stopped = stream::Ending(stop.clone());
+        let progress = Progress::default();
+        let working = progress.clone();
+        let stream = Wire::new(stream, progress.clone());
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
             let busy = lock(&newcomer).take().unwrap_or_else(|| activity.begin());
-            answer(router.clone(), connection, stopped.clone(), request, busy)
+            // At once: hyper looks next whether the client is there yet.
+            progress.begin();
+            let request = request.map(|body| Received { body, progress: progress.clone() });
+            let answer = answer(router.clone(), connection, stopped.clone(), request);
+            let (progress, streams) = (progress.clone(), streams.clone());
+            async move {
+                let response = answer.await;
+                progress.done();
+                if response.body().size_hint().exact().is_some() {
+                    return Ok::<_, Infallible>(response);
+                }
+                // A stream is in progress until its end.
+                streams.store(true, Ordering::Relaxed);
+                Ok(response.map(|body| Body::new(Counted::new(body, busy))))
+            }
         });
         async move {
             let mut serving = std::pin::pin!(
@@ -150,7 +190,12 @@ impl Routes {
                 ended = serving.as_mut() => Some(ended),
                 () = told_to(&mut stop) => None,
             };
-            if ended.is_none() && lock(&arrived).is_some() {
+            let order = *stop.borrow();
+            if ended.is_none() && order == Stop::GiveWay && !working.is_busy() {
+                // Others need the place of one that says nothing, or not enough.
+                return;
+            }
+            if ended.is_none() && order == Stop::End && lock(&arrived).is_some() {
                 // hyper would close it without an answer.
                 let first_request = poll_fn(|context| match serving.as_mut().poll(context) {
                     Poll::Ready(ended) => Poll::Ready(Some(ended)),
@@ -179,18 +224,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Waits until `stop` says so.
-async fn told_to(stop: &mut watch::Receiver<bool>) {
+async fn told_to(stop: &mut watch::Receiver<Stop>) {
     // A sender that is gone will not say it any more: the same.
-    let _ = stop.wait_for(|stop| *stop).await;
+    let _ = stop.wait_for(|stop| *stop != Stop::No).await;
 }
 
 async fn answer(
     mut router: Router,
     connection: Connection,
-    stop: stream::Stop,
-    request: hyper::Request<Incoming>,
-    busy: InProgress,
-) -> Result<Response<Body>, Infallible> {
+    stop: stream::Ending,
+    request: hyper::Request<Received>,
+) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     let mut response = match guard::check(&connection, &head) {
         Ok(peer) => {
@@ -203,9 +247,5 @@ async fn answer(
         Err(refusal) => refusal.into_response(),
     };
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static(SERVER));
-    if response.body().size_hint().exact().is_none() {
-        // A stream is in progress until its end.
-        return Ok(response.map(|body| Body::new(Counted::new(body, busy))));
-    }
-    Ok(response)
+    response
 }

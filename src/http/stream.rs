@@ -22,12 +22,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How many events may wait for the connection to take them; then the reader falls behind.
 const PENDING: usize = 64;
 
-/// Told true when the daemon ends: an event stream has no end of its own.
+/// Told when the daemon ends: an event stream has no end of its own.
 #[derive(Debug, Clone)]
-pub(super) struct Stop(pub(super) watch::Receiver<bool>);
+pub(super) struct Ending(pub(super) watch::Receiver<super::Stop>);
 
 /// The answer that goes on until the client, or the daemon, ends it.
-pub(super) fn answer(events: broadcast::Receiver<Happening>, Stop(stop): Stop) -> Response<Body> {
+pub(super) fn answer(
+    events: broadcast::Receiver<Happening>,
+    Ending(stop): Ending,
+) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(PENDING);
     tokio::spawn(feed(events, sender, stop));
     let mut response = Response::new(Body::new(Stream(receiver)));
@@ -41,7 +44,7 @@ pub(super) fn answer(events: broadcast::Receiver<Happening>, Stop(stop): Stop) -
 async fn feed(
     mut events: broadcast::Receiver<Happening>,
     client: mpsc::Sender<Bytes>,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<super::Stop>,
 ) {
     let mut alive = interval(KEEP_ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -20,6 +20,7 @@ mod foreign_program;
 mod frameworks;
 mod guard;
 mod holders;
+mod hostile;
 mod install;
 mod journal;
 mod lives;

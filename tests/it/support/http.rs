@@ -154,6 +154,25 @@ impl Connection {
         self.send_bytes(&bytes)
     }
 
+    /// Sends a request and reads nothing of its answer.
+    pub(crate) fn send_head(&mut self, request: &Request) -> io::Result<()> {
+        let bytes = request.to_bytes(&self.host);
+        self.stream.write_all(&bytes)
+    }
+
+    /// Reads on until `text` has come and a blank line behind it: all that was read.
+    pub(crate) fn read_until(&mut self, text: &str) -> io::Result<String> {
+        let start = std::time::Instant::now();
+        while start.elapsed() < PATIENCE {
+            let read = String::from_utf8_lossy(&self.pending).into_owned();
+            if read.split_once(text).is_some_and(|(_, rest)| rest.contains("\n\n")) {
+                return Ok(read);
+            }
+            self.read_more()?;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
     /// Sends bytes as they are and reads one answer.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<Reply> {
         // A server may refuse and close before it has read everything: its answer still counts.
