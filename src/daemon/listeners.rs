@@ -174,8 +174,6 @@ fn holder_name(usage: &SystemUsage) -> String {
     }
 }
 
-/// Binds a unix socket that only this user can reach. A path that a dead daemon left behind is
-/// taken over; the lock on the state says that no living one of ours uses it.
 /// Lets as many clients wait as the kernel allows (listen(2), net.core.somaxconn): a TCP client that
 /// finds no place tries again only after a second. The library asks for 128.
 fn queue(listener: impl AsFd) {
@@ -185,6 +183,8 @@ fn queue(listener: impl AsFd) {
     }
 }
 
+/// Binds a unix socket that only this user can reach. A path that a dead daemon left behind is
+/// taken over; the lock on the state says that no living one of ours uses it.
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
     if let Some(directory) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
