@@ -215,11 +215,13 @@ pub(crate) fn right_lines(bytes: &[u8]) -> Vec<Change> {
         if seal != format!(" {:08x}\n", crc32fast::hash(json)).as_bytes() {
             continue;
         }
-        if let Ok(change) = serde_json::from_slice(json) {
+        // JSON is UTF-8 (RFC 8259, 8.1).
+        let Ok(json) = std::str::from_utf8(json) else { continue };
+        if let Ok(change) = serde_json::from_str(json) {
             changes.push(change);
             continue;
         }
-        let Ok(line) = serde_json::from_slice::<HeaderLine>(json) else { continue };
+        let Ok(line) = serde_json::from_str::<HeaderLine>(json) else { continue };
         if line.journal.format != 1 {
             break;
         }

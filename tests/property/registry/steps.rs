@@ -34,19 +34,35 @@ pub(crate) enum Step {
     Allocate(Wish),
     Release(prop::sample::Index),
     Renew(prop::sample::Index, u64),
-    Register { id: u8, pid: Option<u8> },
+    Register {
+        id: u8,
+        pid: Option<u8>,
+    },
     Heartbeat(u8),
     RemoveInstance(u8),
     Born(u8),
     Dies(u8),
-    Listens { at: prop::sample::Index, pid: u8, own: bool },
+    Listens {
+        at: prop::sample::Index,
+        pid: u8,
+        own: bool,
+    },
     StopsListening(prop::sample::Index),
     StrangerTakes(u16),
     StrangerLeaves(u16),
-    Assign { project: u8, name: u8, wish: Option<u16> },
+    Assign {
+        project: u8,
+        name: u8,
+        wish: Option<u16>,
+    },
     ProjectGoes(u8),
     Passes(u64),
-    Cleanup { force: bool, project: Option<u8> },
+    /// Somebody sets the wall clock, or the machine was suspended: the monotonic clock stands still.
+    ClockIsSet(i64),
+    Cleanup {
+        force: bool,
+        project: Option<u8>,
+    },
     Sweep,
     Restart,
 }
@@ -123,6 +139,7 @@ impl Step {
                 .prop_map(|(project, name, wish)| Self::Assign { project, name, wish }),
             1 => (0..2_u8).prop_map(Self::ProjectGoes),
             2 => (1..120_u64).prop_map(Self::Passes),
+            1 => (-1_000_000..1_000_000_i64).prop_map(Self::ClockIsSet),
             1 => (any::<bool>(), prop::option::of(0..2_u8))
                 .prop_map(|(force, project)| Self::Cleanup { force, project }),
             1 => Just(Self::Sweep),
@@ -322,6 +339,10 @@ impl World {
             Step::Passes(seconds) => {
                 self.now.monotonic += Duration::from_secs(*seconds);
                 self.now.unix_ms += seconds * 1000;
+                self.registry.expire(&mut self.machine, self.now);
+            }
+            Step::ClockIsSet(seconds) => {
+                self.now.unix_ms = self.now.unix_ms.saturating_add_signed(seconds * 1000);
                 self.registry.expire(&mut self.machine, self.now);
             }
             Step::Cleanup { force, project: number } => {
