@@ -16,7 +16,7 @@ use crate::support::{
 /// How soon everybody else is answered.
 const PROMISE: Duration = Duration::from_millis(50);
 
-/// What a daemon may use, whatever is done to it, in KiB. The units allow it 64 MiB.
+/// What a daemon may use, whatever is done to it, in KiB. The unit allows it ten times as much.
 const MEMORY: u64 = 48 << 10;
 
 fn open(home: &Home) -> io::Result<TcpStream> {

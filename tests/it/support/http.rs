@@ -173,6 +173,11 @@ impl Connection {
         Err(io::ErrorKind::TimedOut.into())
     }
 
+    /// Forgets what was read so far.
+    pub(crate) fn forget(&mut self) {
+        self.pending.clear();
+    }
+
     /// Sends bytes as they are and reads one answer.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<Reply> {
         // A server may refuse and close before it has read everything: its answer still counts.

@@ -32,10 +32,19 @@ impl Tmpfs {
         self.0.path()
     }
 
-    /// Lets nobody write, not even root.
+    /// Lets nobody write, not even root. A file that is open for writing keeps it from that.
     pub(crate) fn make_read_only(&self) {
+        self.remount("remount,ro");
+    }
+
+    /// Lets everybody write again.
+    pub(crate) fn make_writable(&self) {
+        self.remount("remount,rw");
+    }
+
+    fn remount(&self, options: &str) {
         let mut mount = Command::new("mount");
-        mount.args(["-o", "remount,ro"]).arg(self.path());
+        mount.args(["-o", options]).arg(self.path());
         assert!(mount.status().expect("mount(8) runs").success());
     }
 

@@ -5,6 +5,7 @@
 mod activation;
 mod faults;
 mod hardening;
+mod hidden;
 mod idle;
 mod installed;
 mod machine;
