@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Running;
+use super::{PATIENCE, Running, eventually};
 
 /// A program that listens on a TCP port until it is killed.
 pub(crate) struct Serve;
@@ -78,6 +78,14 @@ pub(crate) fn leave_time_wait(port: u16) {
     assert_eq!(end, 0);
     drop(client);
     drop(listener);
+    // A program that another test starts has this process's closed sockets until its execve(2).
+    eventually(PATIENCE, || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
+        let socket = socket.expect("a socket");
+        socket.set_reuse_address(true).expect("SO_REUSEADDR");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        socket.bind(&address.into()).map_err(|error| error.to_string())
+    });
     let strict = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
     let bind = strict.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into());
     assert!(bind.is_err(), "no TIME_WAIT is left on port {port}");
