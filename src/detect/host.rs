@@ -15,7 +15,7 @@ use super::known::{Known, Look, claim};
 use super::process::{Identified, Living};
 use super::sockets::{self, Socket};
 use super::strays::Strays;
-use super::{ProcessFacts, holders, ports, process};
+use super::{ProcessFacts, directories, holders, ports, process};
 use crate::api::{Protocol, SystemUsage};
 use crate::registry::{Allocation, Listener, Machine, Orphan, Owner, Probe, Process, Publisher};
 
@@ -187,7 +187,7 @@ impl Machine for Host {
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {
-        directory_exists(path)
+        directories::exists(path)
     }
 }
 
@@ -238,7 +238,7 @@ impl Machine for Sweep<'_> {
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {
-        directory_exists(path)
+        directories::exists(path)
     }
 }
 
@@ -324,16 +324,6 @@ fn unseen_listener(allocation: &Allocation) -> Option<Listener> {
     })
 }
 
-/// Only what is surely not there is gone: an unmounted or unreadable directory is not.
-fn directory_exists(path: &str) -> bool {
-    match std::fs::metadata(path) {
-        Ok(metadata) => metadata.is_dir(),
-        Err(error) => {
-            !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -414,18 +404,5 @@ mod tests {
         let listener = unseen_listener(&allocation).expect("it was seen");
         assert!(listener.own);
         assert_eq!(listener.process, None);
-    }
-
-    #[test]
-    fn a_directory_is_gone_only_when_it_is_surely_not_there() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        std::fs::write(path("file"), "").expect("there is room");
-        assert!(directory_exists(&path(".")));
-        assert!(!directory_exists(&path("missing")));
-        assert!(!directory_exists(&path("file")));
-        assert!(!directory_exists(&path("file/below")));
-        // Not there, but not seen to be missing either: the name is too long to be looked for.
-        assert!(directory_exists(&path(&"n".repeat(300))));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod descriptors;
+mod directories;
 mod facts;
 pub mod heirs;
 pub mod holders;

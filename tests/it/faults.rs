@@ -3,11 +3,16 @@
 //! filter or /proc hides in `systemd::hidden`.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Connection, Daemon, Home, PATIENCE, Tmpfs, eventually, finish, owner, skip};
+use crate::support::{
+    Connection, Daemon, Home, PATIENCE, Running, Tmpfs, eventually, finish, has_program, is_root,
+    owner, skip,
+};
 
 /// A daemon that is started by way of `words`.
 fn daemon_behind(home: &Home, words: &[&str]) -> Daemon {
@@ -79,7 +84,7 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 #[test]
 fn leases_do_not_care_when_the_wall_clock_is_set() {
-    if !std::path::Path::new(FAKETIME).exists() {
+    if !Path::new(FAKETIME).exists() {
         return skip("libfaketime is missing");
     }
     let home = Home::new();
@@ -144,4 +149,57 @@ fn when_the_runtime_directory_is_gone_it_is_found_over_tcp() {
     assert!(home.socket().exists());
     assert_eq!(home.styxy(&["get", "web"]).ok().port(), port);
     daemon.is_well(&home);
+}
+
+/// A FUSE file system whose program is stopped: whoever looks into it waits in the kernel.
+#[test]
+fn a_file_system_that_hangs_keeps_nobody_waiting() {
+    if !is_root() || !has_program("bindfs") || !Path::new("/dev/fuse").exists() {
+        return skip("a FUSE file system needs root, bindfs and /dev/fuse");
+    }
+    let home = Home::new();
+    home.configure("reap_interval = \"1s\"");
+    let (below, mounted) = (home.path("below"), home.path("mounted"));
+    fs::create_dir_all(below.join("project")).expect("a directory");
+    fs::create_dir(&mounted).expect("a directory");
+    let mut bindfs = home.command("bindfs");
+    bindfs.args(["-f", "-o", "attr_timeout=0,entry_timeout=0"]).args([&below, &mounted]);
+    let bindfs = Running::spawn(&mut bindfs);
+    let project = mounted.join("project");
+    eventually(PATIENCE, || project.exists().then_some(()).ok_or("not mounted".to_owned()));
+    let daemon = home.daemon();
+    let assign = |project: &Path, count: usize| {
+        let service = |n: usize| json!({ "service_type": "dev", "service_name": format!("s{n}") });
+        let services: Vec<_> = (0..count).map(service).collect();
+        let body = json!({ "project_path": project, "services": services });
+        home.post("/assign", body).expect(200)
+    };
+    // All ports but one of the range: whoever wants one asks whether that project is there yet.
+    let (first, last) = home.dev_range();
+    assign(&project, usize::from(last - first));
+
+    bindfs.signal(Signal::STOP);
+    let start = Instant::now();
+    for _ in 0..5 {
+        let body = json!({ "service_type": "dev", "lease_seconds": 60 });
+        let reply = home.post("/allocate", body);
+        assert!(matches!(reply.status, 201), "{reply:#?}");
+    }
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(daemon.log().contains("does not answer"), "{}", daemon.log());
+    let kept = home.get("/assignments").expect(200);
+    let kept = kept["assignments"].as_array().expect("a list").len();
+    assert_eq!(kept, usize::from(last - first), "a project that hangs is not gone");
+
+    bindfs.signal(Signal::CONT);
+    fs::remove_dir(below.join("project")).expect("an empty directory");
+    let body = json!({ "service_type": "dev", "lease_seconds": 60 });
+    eventually(PATIENCE, || {
+        home.post("/allocate", body.clone());
+        let left = home.get("/assignments").expect(200);
+        let left = left["assignments"].as_array().expect("a list").len();
+        if left < kept { Ok(()) } else { Err(format!("{left} assignments")) }
+    });
+    daemon.is_well(&home);
+    finish(home.command("umount").arg(&mounted)).ok();
 }
