@@ -205,7 +205,7 @@ struct Header {
 /// them.
 pub(crate) fn right_lines(bytes: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
-    // Of the last header; of none there is none.
+    // Of the last header; none where none says it.
     let mut boot = None;
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let Some((json, seal)) = line.len().checked_sub(10).map(|length| line.split_at(length))
@@ -226,12 +226,12 @@ pub(crate) fn right_lines(bytes: &[u8]) -> Vec<Change> {
             break;
         }
         // In the middle, and of another boot.
-        if number > 0 && boot.as_ref() != Some(&line.journal.boot_id) {
+        if number > 0 && boot != line.journal.boot_id {
             changes.retain(|change| {
                 matches!(change, Change::Assignment(_) | Change::AssignmentRemoved { .. })
             });
         }
-        boot = Some(line.journal.boot_id);
+        boot = line.journal.boot_id;
     }
     changes
 }
