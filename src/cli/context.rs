@@ -50,6 +50,9 @@ impl Context {
 
     /// The configuration, also where nobody can say where it is: then the built-in one counts.
     pub(super) fn settings(&self) -> &Config {
+        if let Some(config) = self.config.get() {
+            return config;
+        }
         match Self::paths() {
             Ok(paths) => self.config(&paths),
             Err(_) => self.config.get_or_init(Config::built_in),
@@ -163,6 +166,11 @@ pub(super) fn to_json(part: &impl Serialize) -> Result<String, Failed> {
 pub(super) fn project_here() -> Option<String> {
     let directory = std::env::current_dir().ok()?;
     project::root_of(&directory)?.into_os_string().into_string().ok()
+}
+
+/// The instance that `STYXY_INSTANCE` names. An empty one is none.
+pub(super) fn instance_here() -> Option<String> {
+    std::env::var("STYXY_INSTANCE").ok().filter(|id| !id.is_empty())
 }
 
 /// The project that `--project` names, or else that of the working directory.

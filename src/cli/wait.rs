@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::args::Wait;
-use super::context::{Context, Scope, read, to_json};
+use super::context::{Context, Scope, instance_here, read, to_json};
 use super::failure::{Exit, Failed};
 use super::feed::{Feed, News};
 use super::output::{self, View, url};
@@ -18,8 +18,7 @@ use crate::coordinator::{Call, user_of_port};
 pub(super) fn run(context: &Context, args: &Wait) -> Result<ExitCode, Failed> {
     // A time beyond what the clock can say is no limit.
     let deadline = Instant::now().checked_add(args.timeout);
-    let instance = std::env::var("STYXY_INSTANCE").ok().filter(|id| !id.is_empty());
-    let scope = Scope::here(instance.as_deref());
+    let scope = Scope::here(instance_here().as_deref());
     let mut awaited: Vec<_> = args.targets.iter().map(|text| Awaited::new(text)).collect();
     let mut feed = Feed::open(context)?;
     look(&mut feed, &mut awaited, &scope)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Arg;
 
-use super::super::context::{Scope, project_here};
+use super::super::context::{Scope, instance_here};
 use super::super::output::View;
 use super::super::words;
 use super::{Candidate, Choice};
@@ -58,8 +58,7 @@ impl Known {
                 registry.replay(change);
             }
         }
-        let instance = std::env::var("STYXY_INSTANCE").ok().filter(|id| !id.is_empty());
-        let scope = Scope { project: project_here(), instance };
+        let scope = Scope::here(instance_here().as_deref());
         let root = scope.project.as_deref().map(Path::new);
         let services = root.map(|root| Services::read(root, &config).0).unwrap_or_default();
         Self { config, registry, services, scope, view: View::current() }

@@ -62,27 +62,21 @@ fn prepare(
 ) -> Result<(Start, Reserved), Failure> {
     let siblings = siblings(context, client, here)?;
     let outer = nested::inherited(client, args, plan)?;
-    let inherited: Vec<bool> =
-        plan.wanted.iter().map(|it| outer.of(&it.request).is_some()).collect();
-    let missing = plan.wanted.iter().zip(&inherited).filter(|(_, inherited)| !**inherited);
+    let inherited: Vec<Option<&Allocation>> =
+        plan.wanted.iter().map(|wanted| outer.of(&wanted.request)).collect();
+    let missing = plan.wanted.iter().zip(&inherited).filter(|(_, inherited)| inherited.is_none());
     let requests: Vec<AllocateRequest> = missing.map(|(it, _)| it.request.clone()).collect();
     let reserved = reserve(client, requests)?;
 
-    let mut answers = reserved.answers.iter();
-    let mut allocations = Vec::with_capacity(plan.wanted.len());
-    for wanted in &plan.wanted {
-        let allocation = match outer.of(&wanted.request) {
-            Some(outer) => outer,
-            None => match answers.next() {
-                Some(answer) => &answer.allocation,
-                None => break,
-            },
-        };
+    // One answer for each that was missing, in their order.
+    let mut made = reserved.answers.iter().map(|answer| &answer.allocation);
+    let allocations: Vec<&Allocation> =
+        inherited.into_iter().filter_map(|inherited| inherited.or_else(|| made.next())).collect();
+    for allocation in &allocations {
         announce(context, &words::service_of(allocation), allocation.port);
-        allocations.push(allocation);
     }
     reserved.answers.iter().for_each(|answer| explain(context, answer));
-    let ports = allocations.iter().map(|it| Place::of(it)).collect();
+    let ports = allocations.into_iter().map(Place::of).collect();
     Ok((start(context, args, here, plan, ports, &siblings), reserved))
 }
 

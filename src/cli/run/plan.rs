@@ -1,6 +1,7 @@
 //! What a `styxy run` asks for, before anybody is asked.
 
 use super::super::args::{DEFAULT_TYPE, Run};
+use super::super::context::instance_here;
 use super::super::failure::{Exit, Failed};
 use super::super::here::Here;
 use super::super::owner::{Owner, new_lock_id};
@@ -108,7 +109,7 @@ impl Plan {
         let mut request = AllocateRequest {
             service_type: service_type.to_owned(),
             service_name: name.map(str::to_owned),
-            instance_id: std::env::var("STYXY_INSTANCE").ok().filter(|id| !id.is_empty()),
+            instance_id: instance_here(),
             project_path: here.project.clone(),
             lock_id: Some(new_lock_id()),
             if_running,
