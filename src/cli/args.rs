@@ -81,7 +81,6 @@ Exit codes: 0 nothing fails, 1 a check fails.")]
 
 /// Run a command with a port of its own
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(after_help = "\
 The command finds the port in PORT and STYXY_PORT, and instead of {port} in its arguments. A known
 program that ignores PORT, such as vite, also behind npm run, is told by arguments or by a variable
@@ -119,13 +118,20 @@ pub(super) struct Run {
     /// Tell the program its port in PORT alone: add no arguments and set no other variables for it
     #[arg(long)]
     pub(super) no_inject: bool,
-    /// Fail with exit code 69 rather than run without a reservation
-    #[arg(long, env = "STYXY_REQUIRE", hide_env = true, action = ArgAction::SetTrue,
-          value_parser = FalseyValueParser::new())]
-    pub(super) require: bool,
+    #[command(flatten)]
+    pub(super) required: RequireOption,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
+}
+
+/// Whether a port that is not reserved will do.
+#[derive(Debug, Args)]
+pub(super) struct RequireOption {
+    /// Fail with exit code 69 rather than go on without a reservation
+    #[arg(long, env = "STYXY_REQUIRE", hide_env = true, action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(super) require: bool,
 }
 
 /// Allocate a port and print it
@@ -355,6 +361,8 @@ pub(super) struct Env {
     /// Put it into a file that styxy env may replace, when something changed
     #[arg(long, value_name = "FILE")]
     pub(super) write: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) required: RequireOption,
 }
 
 /// Manage instances: registered clients such as agents and editors

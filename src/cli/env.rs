@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, args: &Env) -> Result<ExitCode, Failed> {
     let project = here.project_or_fail()?.to_owned();
     let answer = match ports(context, &mut here, &project) {
         Ok(answer) => answer,
-        Err(failure) if failure.is_own_trouble() && required() => {
+        Err(failure) if failure.is_own_trouble() && args.required.require => {
             return Err(Failed::from(failure).exit(Exit::Unreachable));
         }
         Err(failure) if failure.is_own_trouble() => {
@@ -90,10 +90,6 @@ fn ports(context: &Context, here: &mut Here, project: &str) -> Result<AssignResp
 fn unreserved(context: &Context, here: &Here) -> Result<AssignResponse, crate::error::Error> {
     let assignments = unreserved_ports(&mut context.fallback(), here)?;
     Ok(AssignResponse { success: true, assignments, moved: vec![] })
-}
-
-fn required() -> bool {
-    std::env::var_os("STYXY_REQUIRE").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 /// Each variable with its port, in the order of styxy.toml. Two names may be one variable only where

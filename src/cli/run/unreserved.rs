@@ -22,7 +22,7 @@ pub(super) fn run(
     plan: &Plan,
     failure: Failure,
 ) -> Failed {
-    if args.require {
+    if args.required.require {
         return Failed::from(failure).exit(Exit::Unreachable);
     }
     let mut fallback = context.fallback();

@@ -154,5 +154,7 @@ fn without_a_daemon_and_a_journal_the_ports_are_free_ones() {
     assert!(output.stderr.contains("warning: not reserved ("), "{}", output.whole());
     assert!(output.stdout.starts_with(&format!("WEB_PORT={}\n", home.dev_range().0 + 3)));
     assert_eq!(output.stdout.lines().count(), 3, "{}", output.whole());
+    finish(command.env("STYXY_REQUIRE", "false")).ok();
     finish(command.env("STYXY_REQUIRE", "1")).exits(69);
+    finish(command.env("STYXY_REQUIRE", "").arg("--require")).exits(69);
 }
