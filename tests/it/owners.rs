@@ -7,8 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, PATIENCE, Request, Running, Serve, as_nobody, eventually, is_root, owner, reuse_pid,
-    skip, start_ticks,
+    Home, PATIENCE, Request, Running, Serve, as_nobody, eventually, is_root, owner, reuse_pid, skip,
 };
 
 /// How soon a port is free after its owner's death.
@@ -71,22 +70,16 @@ fn an_owner_whose_pid_another_process_has_now_is_dead() {
     }
     let home = Home::new();
     let daemon = home.daemon();
-    let mut first = owner();
-    let lock_id = home.allocate_for(first.pid())["lock_id"].clone();
+    let first = owner();
     let pid = first.pid();
-    let ticks = start_ticks(pid);
+    let lock_id = home.allocate_for(pid)["lock_id"].clone();
 
     // While nobody watches, so that only the start time can tell.
     daemon.crash();
-    first.kill();
-    // The start time counts in hundredths of a second.
-    let reused = eventually(PATIENCE, || {
-        let process = reuse_pid(pid);
-        if start_ticks(pid) == ticks { Err("the same tick".into()) } else { Ok(process) }
-    });
+    let _reused = reuse_pid(first, 1);
     let _daemon = home.daemon();
 
-    assert_eq!(home.allocation(&lock_id), None, "pid {} is another process now", reused.pid());
+    assert_eq!(home.allocation(&lock_id), None, "pid {pid} is another process now");
 }
 
 #[test]

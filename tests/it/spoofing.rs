@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Connection, Home, PATIENCE, Request, Running, eventually, finish, is_root, owner, reuse_pid,
-    serve, skip, start_ticks,
+    serve, skip,
 };
 
 /// `POST /allocate` for that owner.
@@ -79,19 +79,14 @@ fn a_recycled_pid_inherits_nothing_while_the_daemon_runs() {
     }
     let home = Home::new();
     let daemon = home.daemon();
-    let mut first = owner();
-    let made = home.allocate_for(first.pid());
+    let first = owner();
+    let pid = first.pid();
+    let made = home.allocate_for(pid);
     let lock_id = &made["lock_id"];
-    let (pid, ticks) = (first.pid(), start_ticks(first.pid()));
     let start_time = made["allocation"]["process_start_time"].as_u64().expect("a start time");
 
-    first.kill();
     // Start times count in whole seconds on the wire, and one second off is believed.
-    let reused = eventually(PATIENCE, || {
-        let process = reuse_pid(pid);
-        let later = start_ticks(pid).zip(ticks).map(|(new, old)| new - old);
-        if later.is_some_and(|ticks| ticks > 300) { Ok(process) } else { Err(format!("{later:?}")) }
-    });
+    let reused = reuse_pid(first, 300);
     assert_eq!(home.allocation(lock_id), None, "its owner is dead");
     allocate(&home, pid, Some(start_time)).refused(422, "unknown_process");
     // As itself it owns like anybody else.

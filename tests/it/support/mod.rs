@@ -19,7 +19,7 @@ pub(crate) use http::{Address, Connection, Reply, Request};
 pub(crate) use journal::{reboot, sealed};
 pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
 pub(crate) use output::Output;
-pub(crate) use process::{Running, finish, owner, reuse_pid, session_of, start_ticks};
+pub(crate) use process::{Running, finish, owner, reuse_pid, session_of};
 pub(crate) use sandbox::{
     NOBODY, STRANGER, as_nobody, as_user, behind, has_program, in_new_network, is_root, report,
     skip,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use super::{Output, PATIENCE};
+use super::{Output, PATIENCE, eventually};
 
 /// A child process, killed and reaped when dropped.
 #[derive(Debug)]
@@ -86,18 +86,52 @@ pub(crate) fn owner() -> Running {
     Running::spawn(&mut command)
 }
 
-/// Starts processes until one has that pid. Needs root.
-pub(crate) fn reuse_pid(pid: u32) -> Running {
-    for _ in 0..1000 {
-        // The next fork gets the following number, unless another process is faster.
-        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
-            .expect("root may say which pid comes next");
-        let process = owner();
-        if process.pid() == pid {
-            return process;
-        }
-    }
-    panic!("pid {pid} cannot be had again");
+/// Forks a child with the pid of its first argument, which sleeps and dies with its parent.
+///
+/// clone3(2) takes the pid that is wished (`set_tid`, Linux 5.5) and gives it to nobody else.
+/// `/proc/sys/kernel/ns_last_pid` would lead every program that forks just then to it.
+const FORK_WITH_PID: &str = r"
+import ctypes, os, signal, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE3, PR_SET_PDEATHSIG = 435, 1
+wish = (ctypes.c_int * 1)(int(sys.argv[1]))
+# flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup
+words = struct.pack('11Q', 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wish), 1, 0)
+pid = libc.syscall(CLONE3, ctypes.create_string_buffer(words, 88), ctypes.c_size_t(88))
+if pid == 0:
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.execvp('sleep', ['sleep', '3600'])
+print(pid if pid > 0 else os.strerror(ctypes.get_errno()), flush=True)
+if pid > 0:
+    os.waitpid(pid, 0)
+";
+
+/// Kills `first`, and starts another process with its pid that starts `later` ticks after it or
+/// more. The new process ends when what is returned is dropped. Needs root.
+#[track_caller]
+pub(crate) fn reuse_pid(mut first: Running, later: u64) -> Running {
+    let pid = first.pid();
+    let started = start_ticks(pid).expect("it runs");
+    first.kill();
+    eventually(PATIENCE, || {
+        let passed = uptime_ticks() - started;
+        if passed >= later { Ok(()) } else { Err(format!("{passed} ticks have passed")) }
+    });
+    // The pid is free when all that refers to it has gone, a moment after the last wait(2).
+    eventually(PATIENCE, || {
+        let mut fork = Command::new("python3");
+        fork.args(["-c", FORK_WITH_PID, &pid.to_string()]).stdin(Stdio::null());
+        let mut parent = Running::spawn(fork.stdout(Stdio::piped()));
+        let said = parent.line();
+        if said == pid.to_string() { Ok(parent) } else { Err(format!("pid {pid}: {said}")) }
+    })
+}
+
+/// How long this machine has been up, in clock ticks (proc_uptime(5) counts in hundredths).
+fn uptime_ticks() -> u64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("every Linux has it");
+    let seconds = uptime.split(' ').next().expect("two numbers");
+    seconds.replace('.', "").parse().expect("hundredths of a second")
 }
 
 /// Runs `command` to its end. It hangs when a process that it left behind keeps its stdout or
@@ -147,7 +181,7 @@ pub(crate) fn ends_within(pid: u32, limit: Duration) -> bool {
 }
 
 /// When a process started, in clock ticks since boot; none when it is gone.
-pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
+fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(pid, 22)
 }
 
