@@ -5,14 +5,15 @@
 //! never on the async thread, and what it found is remembered by the socket's inode. What is
 //! remembered is believed after a look: does that process have that socket still?
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashSet};
 use rustix::process::geteuid;
 
 use super::facts::{self, ProcessFacts};
+use super::parts::in_parts;
 use super::process;
 use super::procfs::{self, Listed, ProcDir};
 use super::sockets::{self, Socket};
@@ -90,14 +91,8 @@ impl Finder {
         let claims = recalled.iter().flat_map(|(inode, it)| it.iter().map(|it| (*it, *inode)));
         let mut claims: Vec<(Holder, u64)> = claims.collect();
         claims.sort_unstable_by_key(|(holder, _)| holder.process.pid);
-        for claims in claims.chunk_by(|(one, _), (next, _)| one.process == next.process) {
-            let directory = directory_of(claims[0].0.process);
-            let socket_at = |descriptor| directory.as_ref()?.socket_at(descriptor);
-            let wrong =
-                claims.iter().filter(|(it, inode)| socket_at(it.descriptor) != Some(*inode));
-            for (_, inode) in wrong {
-                recalled.remove(inode);
-            }
+        for wrong in in_parts(&claims, wrong_claims).concat() {
+            recalled.remove(&wrong);
         }
         Found(recalled)
     }
@@ -125,6 +120,19 @@ impl Holder {
     }
 }
 
+/// Of these claims, those of one process side by side, the sockets of those that are not true any
+/// more.
+fn wrong_claims(claims: &[(Holder, u64)]) -> Vec<u64> {
+    let mut wrong = Vec::new();
+    for claims in claims.chunk_by(|(one, _), (next, _)| one.process == next.process) {
+        let directory = directory_of(claims[0].0.process);
+        let socket_at = |descriptor| directory.as_ref()?.socket_at(descriptor);
+        let is_wrong = |claim: &&(Holder, u64)| socket_at(claim.0.descriptor) != Some(claim.1);
+        wrong.extend(claims.iter().filter(is_wrong).map(|(_, inode)| *inode));
+    }
+    wrong
+}
+
 /// Looks through /proc for the processes that have these sockets open, and for those of every other
 /// socket that waits for somebody: a walk takes as long for one as for all, and whoever asks about
 /// one port asks about the next.
@@ -143,19 +151,36 @@ fn walk_for(asked: &HashSet<u64>) -> Found {
 fn walk(inodes: &HashSet<u64>) -> Found {
     let mut found: HashMap<u64, Vec<Holder>> =
         inodes.iter().map(|inode| (*inode, Vec::new())).collect();
-    let me = geteuid();
     // Without /proc no process can be seen.
-    for process in procfs::processes().unwrap_or_default() {
+    let processes = procfs::processes().unwrap_or_default();
+    for (inode, holder) in in_parts(&processes, |part| holders_among(part, inodes)).concat() {
+        let holders: &mut Vec<Holder> = found.entry(inode).or_default();
+        // A process may have copies.
+        if holders.last().is_none_or(|last| last.process != holder.process) {
+            holders.push(holder);
+        }
+    }
+    for holders in found.values_mut().filter(|holders| holders.len() > 1) {
+        holders.sort_by_cached_key(|holder| {
+            let pid = holder.process.pid;
+            (procfs::stat(pid, &mut [0; 1024]).map_or(u64::MAX, |stat| stat.start_ticks), pid)
+        });
+    }
+    Found(found)
+}
+
+/// Which of `inodes` these processes have open, and as what.
+fn holders_among(processes: &[Listed], inodes: &HashSet<u64>) -> Vec<(u64, Holder)> {
+    let me = geteuid();
+    let mut found = Vec::new();
+    for &process in processes {
         let Ok(directory) = ProcDir::open(process.pid) else { continue };
         if !me.is_root() && directory.uid() != Ok(me.as_raw()) {
             continue;
         }
         let mut look = |inode, descriptor| {
-            if let Some(holders) = found.get_mut(&inode)
-                // It may have copies.
-                && holders.last().is_none_or(|last| last.process != process)
-            {
-                holders.push(Holder { process, descriptor });
+            if inodes.contains(&inode) {
+                found.push((inode, Holder { process, descriptor }));
             }
         };
         // What may not be looked at may be a process without its first thread, too: with the memory
@@ -166,13 +191,7 @@ fn walk(inodes: &HashSet<u64>) -> Found {
             let _gone = thread.sockets(&mut look);
         }
     }
-    for holders in found.values_mut().filter(|holders| holders.len() > 1) {
-        holders.sort_by_cached_key(|holder| {
-            let pid = holder.process.pid;
-            (procfs::stat(pid, &mut [0; 1024]).map_or(u64::MAX, |stat| stat.start_ticks), pid)
-        });
-    }
-    Found(found)
+    found
 }
 
 impl Found {
@@ -198,13 +217,18 @@ impl Found {
     ///
     /// The process is missing where it cannot be seen, as one of another user.
     pub fn usages(&self, sockets: &[Socket]) -> Vec<SystemUsage> {
+        let first = |socket: &Socket| self.0.get(&socket.inode)?.first().map(|it| it.process);
         // A process may have many sockets.
-        let mut seen: HashMap<Listed, Described> = HashMap::new();
+        let mut processes: Vec<Listed> = sockets.iter().filter_map(first).collect();
+        processes.sort_unstable_by_key(|process| process.pid);
+        processes.dedup();
+        let describe = |part: &[Listed]| -> Vec<_> {
+            part.iter().map(|process| (*process, Described::of(*process))).collect()
+        };
+        let described: HashMap<Listed, Described> =
+            in_parts(&processes, describe).into_iter().flatten().collect();
         let usage = |socket: &Socket| {
-            let holder = self.0.get(&socket.inode).and_then(|holders| holders.first());
-            let described = holder.map(|holder| {
-                seen.entry(holder.process).or_insert_with(|| Described::of(holder.process))
-            });
+            let described = first(socket).and_then(|process| described.get(&process));
             let described = described.cloned().unwrap_or_default();
             SystemUsage {
                 protocol: socket.protocol,

@@ -3,8 +3,9 @@
 //! Finding a socket's process is slow, so an answer never waits for it: a socket of this user
 //! whose process is not known yet counts as own, and is remembered as one to look for.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
+
+use foldhash::{HashMap, HashSet};
 
 use super::ProcessFacts;
 use super::ownership::{Claim, Tie, tie};
@@ -94,7 +95,10 @@ impl Known {
     }
 
     /// Takes in what was found, and says whether any of it is news.
-    pub(super) fn learn(&mut self, found: HashMap<u64, Vec<ProcessFacts>>) -> bool {
+    pub(super) fn learn(
+        &mut self,
+        found: impl IntoIterator<Item = (u64, Vec<ProcessFacts>)>,
+    ) -> bool {
         let mut news = false;
         for (inode, processes) in found {
             // It may have been forgotten since it was asked for.
@@ -199,7 +203,7 @@ mod tests {
         assert_eq!(listener.local_address, "[::]:3000");
         assert_eq!(known.unknown(), [1]);
 
-        assert!(known.learn(HashMap::from([(1, vec![facts(SERVER, "/home/u/blog")])])));
+        assert!(known.learn([(1, vec![facts(SERVER, "/home/u/blog")])]));
         assert!(known.unknown().is_empty());
         let listener = ask(&mut known, &[socket(1)], &ALL).expect("there is a socket");
         assert!(!listener.own, "the owner lives, and the server is somebody else's");
@@ -225,12 +229,12 @@ mod tests {
         let mut known = Known::default();
         ask(&mut known, &[socket(1)], &ALL);
         let shared = vec![facts(SERVER, "/home/u/blog"), facts(WORKER, "/home/u/shop/api")];
-        known.learn(HashMap::from([(1, shared)]));
+        known.learn([(1, shared)]);
         let listener = ask(&mut known, &[socket(1)], &ALL).expect("there is a socket");
         assert_eq!((listener.own, listener.process), (true, Some(WORKER)));
 
         let with_owner = vec![facts(WORKER, "/home/u/shop"), facts(OWNER, "/")];
-        known.learn(HashMap::from([(1, with_owner)]));
+        known.learn([(1, with_owner)]);
         let listener = ask(&mut known, &[socket(1)], &ALL).expect("there is a socket");
         assert_eq!(listener.process, Some(OWNER), "the owner fits best");
     }
@@ -240,10 +244,10 @@ mod tests {
         let mut known = Known::default();
         let sockets = [Socket { uid: US + 1, ..socket(1) }, socket(2), socket(3)];
         ask(&mut known, &sockets, &ALL);
-        known.learn(HashMap::from([
+        known.learn([
             (2, vec![facts(SERVER, "/home/u/blog")]),
             (3, vec![facts(WORKER, "/home/u/shop")]),
-        ]));
+        ]);
         let listener = ask(&mut known, &sockets, &ALL).expect("there are three");
         assert_eq!((listener.own, listener.process), (true, Some(WORKER)));
         let listener = ask(&mut known, &sockets[..2], &ALL).expect("there are two");
@@ -254,7 +258,7 @@ mod tests {
     fn a_socket_that_outlives_its_process_is_looked_for_again() {
         let mut known = Known::default();
         ask(&mut known, &[socket(1)], &ALL);
-        known.learn(HashMap::from([(1, vec![facts(SERVER, "/home/u/blog")])]));
+        known.learn([(1, vec![facts(SERVER, "/home/u/blog")])]);
         let listener = ask(&mut known, &[socket(1)], &[OWNER]).expect("there is a socket");
         assert_eq!((listener.own, listener.process), (true, None));
         assert_eq!(known.unknown(), [1]);
@@ -266,7 +270,7 @@ mod tests {
         ask(&mut known, &[socket(1)], &ALL);
         for _ in 0..SEARCHES {
             assert_eq!(known.unknown(), [1]);
-            assert!(!known.learn(HashMap::from([(1, Vec::new())])), "that is no news");
+            assert!(!known.learn([(1, Vec::new())]), "that is no news");
         }
         assert!(known.unknown().is_empty());
         assert!(ask(&mut known, &[socket(1)], &ALL).is_some_and(|listener| listener.own));
@@ -278,6 +282,6 @@ mod tests {
         ask(&mut known, &[socket(1), socket(2)], &ALL);
         known.forget_all_but(&[socket(2), socket(3)]);
         assert_eq!(known.unknown(), [2]);
-        assert!(!known.learn(HashMap::from([(1, vec![facts(SERVER, "/")])])), "nobody asks");
+        assert!(!known.learn([(1, vec![facts(SERVER, "/")])]), "nobody asks");
     }
 }

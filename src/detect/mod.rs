@@ -11,6 +11,7 @@ mod known;
 pub mod namespace;
 mod ownership;
 mod parent;
+mod parts;
 pub mod peer;
 pub mod ports;
 pub mod process;

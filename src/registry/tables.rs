@@ -2,9 +2,10 @@
 //!
 //! Every value goes in and out through [`Tables::apply`], so the indexes can't be forgotten.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::machine::Listener;
