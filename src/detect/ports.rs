@@ -38,7 +38,8 @@ pub fn hold(port: u16, protocol: Protocol) -> Result<Vec<OwnedFd>, Probe> {
         held.push(hold_tcp(port)?);
     }
     if protocol.has_udp() {
-        held.push(claim(port, SocketType::DGRAM, false).map_err(|error| answer(port, error))?);
+        let claimed = claim(port, SocketType::DGRAM, IfInUse::Fail);
+        held.push(claimed.map_err(|error| answer(port, error))?.socket);
     }
     Ok(held)
 }
@@ -50,13 +51,13 @@ pub fn hold(port: u16, protocol: Protocol) -> Result<Vec<OwnedFd>, Probe> {
 /// connections are all that is on the port. They are looked for after that bind: nobody can then
 /// begin to listen without being seen.
 fn hold_tcp(port: u16) -> Result<OwnedFd, Probe> {
-    match claim(port, SocketType::STREAM, false) {
-        Err(Errno::ADDRINUSE) => {}
-        strict => return strict.map_err(|error| answer(port, error)),
+    let claimed = claim(port, SocketType::STREAM, IfInUse::Reuse);
+    let Claim { socket, is_strict } = claimed.map_err(|error| answer(port, error))?;
+    if is_strict {
+        return Ok(socket);
     }
-    let held = claim(port, SocketType::STREAM, true).map_err(|error| answer(port, error))?;
-    match sockets::only_connections(port, &held) {
-        Ok(true) => Ok(held),
+    match sockets::only_connections(port, &socket) {
+        Ok(true) => Ok(socket),
         Ok(false) => Err(Probe::Taken),
         Err(error) => {
             tracing::warn!(port, %error, "what is on the port can't be seen, so it counts as taken");
@@ -78,15 +79,30 @@ fn answer(port: u16, error: Errno) -> Probe {
     }
 }
 
+/// A port that is bound.
+struct Claim {
+    socket: OwnedFd,
+    /// It was bound without SO_REUSEADDR.
+    is_strict: bool,
+}
+
+/// What to do where a port is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfInUse {
+    Fail,
+    /// Try once more with SO_REUSEADDR.
+    Reuse,
+}
+
 /// Binds `port` at every address that the machine can have.
-fn claim(port: u16, kind: SocketType, reuse: bool) -> rustix::io::Result<OwnedFd> {
+fn claim(port: u16, kind: SocketType, if_in_use: IfInUse) -> rustix::io::Result<Claim> {
     if has_ipv6() {
-        match claim_in(AddressFamily::INET6, port, kind, reuse) {
+        match claim_in(AddressFamily::INET6, port, kind, if_in_use) {
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {}
             done => return done,
         }
     }
-    claim_in(AddressFamily::INET, port, kind, reuse)
+    claim_in(AddressFamily::INET, port, kind, if_in_use)
 }
 
 /// Binds `port` at the wildcard address of one family.
@@ -94,20 +110,29 @@ fn claim_in(
     family: AddressFamily,
     port: u16,
     kind: SocketType,
-    reuse: bool,
-) -> rustix::io::Result<OwnedFd> {
+    if_in_use: IfInUse,
+) -> rustix::io::Result<Claim> {
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    if reuse {
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-    }
+    let bind = || {
+        if family == AddressFamily::INET6 {
+            bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))
+        } else {
+            bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+        }
+    };
     if family == AddressFamily::INET6 {
         // The default is the administrator's (net.ipv6.bindv6only).
         sockopt::set_ipv6_v6only(&socket, false)?;
-        bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))?;
-    } else {
-        bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
     }
-    Ok(socket)
+    let mut bound = bind();
+    // A socket that could not be bound is as good as new.
+    let is_strict = bound != Err(Errno::ADDRINUSE) || if_in_use == IfInUse::Fail;
+    if !is_strict {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        bound = bind();
+    }
+    bound?;
+    Ok(Claim { socket, is_strict })
 }
 
 /// Whether the kernel has IPv6 (`ipv6.disable=1` takes it away until the next boot). Asked once,

@@ -107,7 +107,9 @@ fn a_bound_socket_among_leftovers_takes_the_port() {
     let port = stopped_server("127.0.0.1");
     let options = Options { reuse_address: true, reuse_port: false, v6_only: false };
     let _socket = bound(Type::STREAM, "127.0.0.2", port, options).expect("a bound socket");
-    assert!(claim(port, SocketType::STREAM, true).is_ok(), "a bind alone does not see it");
+    let alone = claim(port, SocketType::STREAM, IfInUse::Reuse);
+    assert!(alone.is_ok(), "a bind alone does not see it");
+    drop(alone);
     // TCP_BOUND_INACTIVE.
     if kernel_is_at_least(6, 8) {
         assert_eq!(probe(port, Protocol::Tcp), Probe::Taken);
@@ -209,7 +211,7 @@ fn port_of(listener: &TcpListener) -> u16 {
 }
 
 fn strict(port: u16) -> rustix::io::Result<OwnedFd> {
-    claim(port, SocketType::STREAM, false)
+    claim(port, SocketType::STREAM, IfInUse::Fail).map(|claim| claim.socket)
 }
 
 /// The client's end, the server's end and the listener.
