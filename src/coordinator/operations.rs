@@ -173,10 +173,13 @@ impl Coordinator {
     /// `GET /allocations`: as they are now, not as they were when somebody last looked. Slow when
     /// there are new listeners: it looks through /proc for who they are.
     pub fn allocations(&self) -> api::AllocationsResponse {
-        if !self.look_around().unknown_inodes.is_empty() {
+        let mut inner = self.lock();
+        inner.glance();
+        if !inner.host.unknown_inodes().is_empty() {
+            drop(inner);
             self.name_listeners();
+            inner = self.lock();
         }
-        let inner = self.lock();
         let now = now();
         let registry = &inner.registry;
         let lock_ids = registry.allocations().map(|allocation| allocation.lock_id);

@@ -7,8 +7,11 @@ use std::time::Duration;
 use super::{Coordinator, Inner, Journal, Planned, now};
 use crate::detect::holders::Found;
 use crate::detect::sockets::Socket;
-use crate::registry::Process;
+use crate::registry::{Moment, Process};
 use crate::store::{LockHolder, OpenError};
+
+/// How many deaths at once are many: a look at one port takes a tenth of one at all of them.
+const MANY: usize = 4;
 
 /// What is to be done next, and when.
 #[derive(Debug, Default)]
@@ -92,6 +95,7 @@ impl Coordinator {
     pub fn look_around(&self) -> Upkeep {
         let mut inner = self.lock();
         inner.sweep();
+        inner.tell_unnamed();
         inner.upkeep()
     }
 
@@ -193,7 +197,14 @@ impl Inner {
         if died.is_empty() {
             return;
         }
-        self.registry.processes_died(died, &mut self.host, now());
+        // Of few the ports are looked at one by one, of many all at once.
+        let glance =
+            (died.len() >= MANY).then(|| self.host.glance(self.registry.ports()).ok()).flatten();
+        if let Some(mut glance) = glance {
+            self.registry.processes_died(died, &mut glance, now());
+        } else {
+            self.registry.processes_died(died, &mut self.host, now());
+        }
         self.settle();
     }
 
@@ -206,14 +217,30 @@ impl Inner {
                 self.registry.expire(&mut sweep, now);
                 self.registry.sweep(&mut sweep, now);
             }
-            Err(error) => {
-                if !was_blind {
-                    tracing::warn!("can't see who listens: {error}");
-                }
-                self.registry.expire(&mut self.host, now);
-            }
+            Err(error) => self.expire_blindly(&error, was_blind, now),
         }
         self.settle();
+    }
+
+    /// A look at the ports of all allocations and at no others, for an answer that is true now.
+    pub(super) fn glance(&mut self) {
+        let now = now();
+        let was_blind = self.host.trouble().is_some();
+        match self.host.glance(self.registry.ports()) {
+            Ok(mut sweep) => {
+                self.registry.expire(&mut sweep, now);
+                self.registry.refresh_all(&mut sweep, now);
+            }
+            Err(error) => self.expire_blindly(&error, was_blind, now),
+        }
+        self.settle();
+    }
+
+    fn expire_blindly(&mut self, error: &std::io::Error, was_blind: bool, now: Moment) {
+        if !was_blind {
+            tracing::warn!("can't see who listens: {error}");
+        }
+        self.registry.expire(&mut self.host, now);
     }
 
     fn upkeep(&mut self) -> Upkeep {

@@ -1,11 +1,12 @@
 //! The machine as the registry sees it.
 
-use std::collections::HashMap;
+use std::collections;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use rustix::process::geteuid;
 use uuid::Uuid;
 
@@ -14,10 +15,11 @@ use super::heirs::Heirs;
 use super::known::{Known, Look, claim};
 use super::process::{Identified, Living};
 use super::sockets::{self, Socket};
-use super::strays::Strays;
-use super::{ProcessFacts, directories, holders, ports, process};
+use super::{ProcessFacts, directories, holders, ports, process, strays};
 use crate::api::{Protocol, SystemUsage};
-use crate::registry::{Allocation, Listener, Machine, Orphan, Owner, Probe, Process, Publisher};
+use crate::registry::{
+    Allocation, Listener, Machine, Orphan, Owner, Probe, Process, Publisher, Searched,
+};
 
 /// The real machine, with what is known already of its listeners.
 ///
@@ -51,7 +53,21 @@ impl Host {
         self.note(&listed);
         let sockets = listed?;
         self.known.forget_all_but(&sockets);
-        Ok(Sweep { host: self, sockets, seen: HashMap::new(), strays: None })
+        Ok(Sweep { host: self, sockets, seen: HashMap::default() })
+    }
+
+    /// The same, of nothing but `ports`, which are in their order: less to list where many programs
+    /// listen. It does not see who listens elsewhere, and forgets nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::sweep`].
+    pub fn glance(&mut self, ports: impl IntoIterator<Item = u16>) -> io::Result<Sweep<'_>> {
+        let listed = sockets::on_ports(ports);
+        self.note(&listed);
+        let mut sockets = listed?;
+        sockets.sort_unstable_by_key(place);
+        Ok(Sweep { host: self, sockets, seen: HashMap::default() })
     }
 
     /// The inodes of this user's sockets on allocated ports whose process is not known yet. A
@@ -62,7 +78,7 @@ impl Host {
 
     /// Takes in what [`holders::Finder`] found, and says whether it changes what is known: then a
     /// listener may be own or a stranger's that was not before.
-    pub fn learn(&mut self, found: HashMap<u64, Vec<ProcessFacts>>) -> bool {
+    pub fn learn(&mut self, found: impl IntoIterator<Item = (u64, Vec<ProcessFacts>)>) -> bool {
         self.known.learn(found)
     }
 
@@ -176,7 +192,7 @@ impl Machine for Host {
         process::is_alive(process)
     }
 
-    fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner> {
+    fn heirs(&mut self, orphans: &[Orphan]) -> collections::HashMap<Uuid, Owner> {
         let owner = |heir: Identified| Owner {
             process: heir.process,
             started_at: heir.started_at,
@@ -198,7 +214,6 @@ pub struct Sweep<'h> {
     /// By port, TCP before UDP.
     sockets: Vec<Socket>,
     seen: HashMap<Process, Option<Living>>,
-    strays: Option<Strays>,
 }
 
 impl Machine for Sweep<'_> {
@@ -219,21 +234,23 @@ impl Machine for Sweep<'_> {
 
     fn elsewhere(
         &mut self,
-        allocation: &Allocation,
+        searched: &[Searched],
         is_allocated: &dyn Fn(u16) -> bool,
-    ) -> Option<Listener> {
-        let (sockets, known) = (&self.sockets, &mut self.host.known);
+    ) -> collections::HashMap<Uuid, Listener> {
         let uid = geteuid().as_raw();
-        let strays =
-            self.strays.get_or_insert_with(|| Strays::among(sockets, known, uid, is_allocated));
-        strays.of(allocation)
+        let strays = self.sockets.iter().filter(|socket| {
+            socket.protocol == Protocol::Tcp
+                && socket.uid == uid
+                && !is_allocated(socket.local.port())
+        });
+        strays::find(searched, strays, &mut self.host.known)
     }
 
     fn is_alive(&mut self, process: Process) -> bool {
         look(&mut self.seen, process).is_some()
     }
 
-    fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner> {
+    fn heirs(&mut self, orphans: &[Orphan]) -> collections::HashMap<Uuid, Owner> {
         self.host.heirs(orphans)
     }
 

@@ -4,6 +4,7 @@
 //! without the module, and a failed attempt costs a microsecond, so nothing is remembered of it.
 //! The functions keep no state: any thread may call them, and is told of its own network namespace.
 
+mod filter;
 mod netlink;
 mod procfs;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub(super) mod testing;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 
 use netlink_packet_sock_diag::constants::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN};
@@ -38,7 +40,21 @@ pub struct Socket {
 ///
 /// When neither netlink nor /proc/net answers.
 pub fn on_port(port: u16, protocol: Protocol) -> io::Result<Vec<Socket>> {
-    bound(Some(port), protocol)
+    bound(Ports::One(port), protocol)
+}
+
+/// The listening (TCP) and bound (UDP) sockets on `ports`, which are in their order. Others may be
+/// among the answer: the kernel is told some ranges that have all of them.
+///
+/// # Errors
+///
+/// When neither netlink nor /proc/net answers.
+pub fn on_ports(ports: impl IntoIterator<Item = u16>) -> io::Result<Vec<Socket>> {
+    let ranges = filter::ranges(ports);
+    if ranges.is_empty() {
+        return Ok(Vec::new());
+    }
+    bound(Ports::Within(&ranges), Protocol::Both)
 }
 
 /// All listening (TCP) and bound (UDP) sockets. One that comes or goes meanwhile may be missing or
@@ -48,7 +64,7 @@ pub fn on_port(port: u16, protocol: Protocol) -> io::Result<Vec<Socket>> {
 ///
 /// When neither netlink nor /proc/net answers.
 pub fn all(protocol: Protocol) -> io::Result<Vec<Socket>> {
-    bound(None, protocol)
+    bound(Ports::All, protocol)
 }
 
 /// All sockets that wait for whoever comes: listening (TCP), and bound but not connected (UDP). A
@@ -59,7 +75,7 @@ pub fn all(protocol: Protocol) -> io::Result<Vec<Socket>> {
 /// When neither netlink nor /proc/net answers.
 pub fn serving() -> io::Result<Vec<Socket>> {
     let mut sockets = all(Protocol::Tcp)?;
-    let unconnected = Query { protocol: Protocol::Udp, states: 1 << TCP_CLOSE, port: None };
+    let unconnected = Query { protocol: Protocol::Udp, states: 1 << TCP_CLOSE, ports: Ports::All };
     sockets.extend(rows(unconnected)?.iter().map(|row| row.socket(Protocol::Udp)));
     Ok(sockets)
 }
@@ -71,9 +87,9 @@ pub fn serving() -> io::Result<Vec<Socket>> {
 ///
 /// Why it doesn't: of either protocol.
 pub fn netlink_answers() -> io::Result<()> {
-    [Protocol::Tcp, Protocol::Udp]
-        .into_iter()
-        .try_for_each(|protocol| netlink::rows(Query { protocol, states: 0, port: None }).map(drop))
+    [Protocol::Tcp, Protocol::Udp].into_iter().try_for_each(|protocol| {
+        netlink::rows(Query { protocol, states: 0, ports: Ports::All }).map(drop)
+    })
 }
 
 /// The user at the other end of a loopback TCP connection that was accepted here: `local` is our
@@ -91,7 +107,8 @@ pub fn peer_uid(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<u32>> 
         return Ok(None);
     }
     let row = netlink::connection(client.0, client.1).or_else(|refused| {
-        let every = Query { protocol: Protocol::Tcp, states: u32::MAX, port: Some(peer.port()) };
+        let ports = Ports::One(peer.port());
+        let every = Query { protocol: Protocol::Tcp, states: u32::MAX, ports };
         let rows = procfs::rows(every).map_err(|error| neither(&refused, &error))?;
         Ok::<_, io::Error>(rows.into_iter().find(|row| row.is_between(client)))
     })?;
@@ -105,7 +122,7 @@ pub fn peer_uid(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<u32>> 
 pub(super) fn only_connections(port: u16, own: impl AsFd) -> io::Result<bool> {
     let own = rustix::fs::fstat(own)?.st_ino;
     let mut connected = false;
-    let every = Query { protocol: Protocol::Tcp, states: u32::MAX, port: Some(port) };
+    let every = Query { protocol: Protocol::Tcp, states: u32::MAX, ports: Ports::One(port) };
     for row in rows(every)?.iter().filter(|row| row.inode != own) {
         match row.state {
             TCP_LISTEN | TCP_CLOSE | TCP_BOUND_INACTIVE => return Ok(false),
@@ -121,13 +138,32 @@ const TCP_BOUND_INACTIVE: u8 = 13;
 
 /// Which rows are wanted.
 #[derive(Debug, Clone, Copy)]
-struct Query {
+struct Query<'a> {
     /// [`Protocol::Tcp`] or [`Protocol::Udp`].
     protocol: Protocol,
     /// A bit for each state of the kernel's tcp_states.h: `1 << TCP_LISTEN`.
     states: u32,
-    /// The local port; absent: any.
-    port: Option<u16>,
+    /// The local port.
+    ports: Ports<'a>,
+}
+
+/// Some ports.
+#[derive(Debug, Clone, Copy)]
+enum Ports<'a> {
+    All,
+    One(u16),
+    /// In ascending order, without overlaps.
+    Within(&'a [RangeInclusive<u16>]),
+}
+
+impl Ports<'_> {
+    fn contain(self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(one) => one == port,
+            Self::Within(ranges) => ranges.iter().any(|range| range.contains(&port)),
+        }
+    }
 }
 
 /// A row of the kernel's socket tables.
@@ -152,15 +188,15 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn bound(port: Option<u16>, protocol: Protocol) -> io::Result<Vec<Socket>> {
+fn bound(ports: Ports<'_>, protocol: Protocol) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     if protocol.has_tcp() {
-        let listening = Query { protocol: Protocol::Tcp, states: 1 << TCP_LISTEN, port };
+        let listening = Query { protocol: Protocol::Tcp, states: 1 << TCP_LISTEN, ports };
         sockets.extend(rows(listening)?.iter().map(|row| row.socket(Protocol::Tcp)));
     }
     if protocol.has_udp() {
         let states = 1 << TCP_CLOSE | 1 << TCP_ESTABLISHED;
-        let bound = Query { protocol: Protocol::Udp, states, port };
+        let bound = Query { protocol: Protocol::Udp, states, ports };
         sockets.extend(rows(bound)?.iter().map(|row| row.socket(Protocol::Udp)));
     }
     Ok(sockets)
@@ -172,7 +208,7 @@ impl Row {
     }
 }
 
-fn rows(query: Query) -> io::Result<Vec<Row>> {
+fn rows(query: Query<'_>) -> io::Result<Vec<Row>> {
     netlink::rows(query).or_else(|refused| {
         tracing::debug!(error = %refused, "sock_diag does not answer, reading /proc/net");
         procfs::rows(query).map_err(|error| neither(&refused, &error))

@@ -1,9 +1,10 @@
 //! Programs that listen, but not on the port that they were given.
 
-use uuid::Uuid;
+use std::collections::HashMap;
 
-use super::machine::Machine;
-use super::model::Moment;
+use super::machine::{Machine, Searched};
+use super::model::{Allocation, Moment};
+use super::tables::Entry;
 use super::{Event, Registry};
 use crate::api::Protocol;
 
@@ -14,31 +15,42 @@ const PATIENCE_MS: u64 = 1_000;
 const START_MS: u64 = 5 * 60 * 1_000;
 
 impl Registry {
-    /// Sees where the program of an allocation listens that nobody listens on. An implicit owner is
-    /// a shell, which may have started anything.
-    pub(super) fn look_elsewhere(
-        &mut self,
-        lock_id: Uuid,
-        machine: &mut impl Machine,
-        now: Moment,
-    ) {
-        let Some(entry) = self.tables.allocations.get(&lock_id) else { return };
-        let age_ms = now.unix_ms.saturating_sub(entry.allocation.allocated_at_ms);
-        let is_due = entry.elsewhere.is_some() || (PATIENCE_MS..START_MS).contains(&age_ms);
-        let has_owner = entry.living_owner().is_some_and(|owner| !owner.implicit);
-        let found = if is_due && has_owner && entry.listener.is_none() {
+    /// Sees where the programs of allocations listen that nobody listens on. An implicit owner is a
+    /// shell, which may have started anything.
+    pub(super) fn look_elsewhere(&mut self, machine: &mut impl Machine, now: Moment) {
+        let entries = self.tables.allocations.values();
+        let searched: Vec<Searched> = entries.filter_map(|entry| searched(entry, now)).collect();
+        let mut found = HashMap::new();
+        if !searched.is_empty() {
             let is_allocated = |port| self.tables.is_allocated(port, Protocol::Tcp);
-            machine.elsewhere(&entry.allocation, &is_allocated)
-        } else {
-            None
-        };
-        if found != entry.elsewhere
-            && let Some(entry) = self.tables.allocations.get_mut(&lock_id)
-        {
-            entry.elsewhere = found;
-            if entry.elsewhere.is_some() {
-                self.events.push(Event::Elsewhere(lock_id));
+            found = machine.elsewhere(&searched, &is_allocated);
+        }
+        let entries = self.tables.allocations.values_mut();
+        let mut news = Vec::new();
+        for entry in entries {
+            if entry.elsewhere.is_none() && found.is_empty() {
+                continue;
+            }
+            let Allocation { port, lock_id, .. } = entry.allocation;
+            let found = found.remove(&lock_id);
+            if found != entry.elsewhere {
+                entry.elsewhere = found;
+                news.extend(entry.elsewhere.is_some().then_some((port, lock_id)));
             }
         }
+        // The tables have no order of their own, and what happens is told by port.
+        news.sort_unstable();
+        self.events.extend(news.into_iter().map(|(_, lock_id)| Event::Elsewhere(lock_id)));
     }
+}
+
+/// Whether it is time to look for the program of an allocation.
+fn searched(entry: &Entry, now: Moment) -> Option<Searched> {
+    let age_ms = now.unix_ms.saturating_sub(entry.allocation.allocated_at_ms);
+    let is_due = entry.elsewhere.is_some() || (PATIENCE_MS..START_MS).contains(&age_ms);
+    if !is_due || entry.listener.is_some() {
+        return None;
+    }
+    let owner = entry.living_owner().filter(|owner| !owner.implicit)?;
+    Some(Searched { lock_id: entry.allocation.lock_id, owner: owner.process })
 }

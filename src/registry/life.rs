@@ -109,16 +109,35 @@ impl Registry {
         self.tables.allocations.values().any(may_leave_heirs)
     }
 
-    /// Looks at every allocation: listeners that came and went, leases that ran out, and whatever
-    /// an event should have told and didn't.
+    /// Looks at every allocation: listeners that came and went, leases that ran out, programs that
+    /// listen elsewhere, and whatever an event should have told and didn't.
     pub fn sweep(&mut self, machine: &mut impl Machine, now: Moment) {
-        let mut lock_ids: Vec<Uuid> = self.tables.by_port.values().copied().collect();
-        lock_ids.dedup();
-        for lock_id in lock_ids {
+        self.refresh_all(machine, now);
+        self.look_elsewhere(machine, now);
+    }
+
+    /// The same without the programs that listen elsewhere: so that an answer about all allocations
+    /// is true now.
+    pub fn refresh_all(&mut self, machine: &mut impl Machine, now: Moment) {
+        let entries = self.tables.allocations.values();
+        let mut due: Vec<(u16, Uuid)> = entries
+            .filter(|entry| !self.is_quiet(entry, machine, now))
+            .map(|entry| (entry.allocation.port, entry.allocation.lock_id))
+            .collect();
+        // The tables have no order of their own, and what happens is told by port.
+        due.sort_unstable();
+        for (_, lock_id) in due {
             self.refresh(lock_id, machine, now);
-            self.look_elsewhere(lock_id, machine, now);
         }
         self.lose_silent_instances(machine, now);
+    }
+
+    /// Whether a look at an allocation would change nothing: nobody listened when somebody looked
+    /// last, nobody does now, and it is held. Most are like that most of the time.
+    fn is_quiet(&self, entry: &Entry, machine: &mut impl Machine, now: Moment) -> bool {
+        entry.listener.is_none()
+            && machine.listener(&entry.allocation).is_none()
+            && self.holder_of(entry, now).is_some()
     }
 
     /// Ends what has a deadline that has passed: leases, and instances that fell silent.

@@ -25,13 +25,13 @@ pub trait Machine {
     /// stranger, else nobody.
     fn listener(&mut self, allocation: &Allocation) -> Option<Listener>;
 
-    /// Where the program of an allocation listens on a port that nobody allocated.
+    /// Where the programs of these allocations listen on ports that nobody allocated, by lock id.
     fn elsewhere(
         &mut self,
-        _allocation: &Allocation,
+        _searched: &[Searched],
         _is_allocated: &dyn Fn(u16) -> bool,
-    ) -> Option<Listener> {
-        None
+    ) -> HashMap<Uuid, Listener> {
+        HashMap::new()
     }
 
     /// Whether that very process lives: same pid, same start time.
@@ -43,6 +43,15 @@ pub trait Machine {
 
     /// Whether that directory exists. What cannot be seen counts as existing.
     fn directory_exists(&mut self, path: &str) -> bool;
+}
+
+/// An allocation whose program is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Searched {
+    /// Its lock id.
+    pub lock_id: Uuid,
+    /// Its owner, who lives.
+    pub owner: Process,
 }
 
 /// An allocation whose owner has died.

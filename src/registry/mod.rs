@@ -32,7 +32,7 @@ pub use allocate::{Granted, Request, describe};
 pub use assignments::Wanted;
 pub use instances::Registration;
 pub use life::Holder;
-pub use machine::{Listener, Machine, Orphan, Probe, Publisher};
+pub use machine::{Listener, Machine, Orphan, Probe, Publisher, Searched};
 pub(crate) use model::milliseconds;
 pub use model::{
     Allocation, Assignment, AssignmentKey, Change, Instance, Lease, Moment, Owner, Process, Reason,
@@ -208,6 +208,11 @@ impl Registry {
             // `both` stands in the index twice, one after the other.
             .filter(move |lock_id| last.replace(**lock_id) != Some(**lock_id))
             .filter_map(|lock_id| self.allocation(*lock_id))
+    }
+
+    /// The ports that are allocated, in their order; one may come twice.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.tables.by_port.keys().map(|(port, _)| *port)
     }
 
     /// Whether the life of an allocation or an instance depends on `process`.

@@ -21,7 +21,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-use super::{Query, Row};
+use super::{Ports, Query, Row, filter};
 use crate::api::Protocol;
 
 /// The kernel fills a message of a dump up to the size of the buffer, 32 KiB at most.
@@ -35,7 +35,7 @@ const DUMP_ATTEMPTS: usize = 3;
 const LOOPBACK_INDEX: u32 = 1;
 
 /// The rows that `query` asks for, of both families.
-pub(super) fn rows(query: Query) -> io::Result<Vec<Row>> {
+pub(super) fn rows(query: Query<'_>) -> io::Result<Vec<Row>> {
     let mut conversation = Conversation::open()?;
     let mut rows = Vec::new();
     for family in [AF_INET, AF_INET6] {
@@ -43,7 +43,7 @@ pub(super) fn rows(query: Query) -> io::Result<Vec<Row>> {
     }
     // The kernel's walk over bound sockets that neither listen nor connect takes no notice of the
     // port (Linux 6.8 to 6.18).
-    if let Some(port) = query.port {
+    if let Ports::One(port) = query.ports {
         rows.retain(|row| row.local.port() == port);
     }
     Ok(rows)
@@ -77,7 +77,7 @@ pub(super) fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Opti
         Some(Ok((_, Message::Row(row)))) => Ok(Some(row)),
         Some(Ok((_, Message::End(Err(Errno::NOENT))))) => {
             // No such socket, or no such kernel module: a dump of nothing tells which.
-            let nothing = Query { protocol: Protocol::Tcp, states: 0, port: None };
+            let nothing = Query { protocol: Protocol::Tcp, states: 0, ports: Ports::All };
             conversation.dump(&nothing.request(AF_INET), &mut Vec::new())?;
             Ok(None)
         }
@@ -87,13 +87,15 @@ pub(super) fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Opti
     }
 }
 
-impl Query {
+impl Query<'_> {
     /// The request for a dump. Of what listens or is connected, the kernel leaves out whatever has
     /// another source port than the request's id: the one-port question needs no filter program.
     fn request(self, family: u8) -> Vec<u8> {
         let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-        socket_id.source_port = self.port.unwrap_or(0);
-        message(
+        if let Ports::One(port) = self.ports {
+            socket_id.source_port = port;
+        }
+        let mut request = message(
             NLM_F_REQUEST | NLM_F_DUMP,
             InetRequest {
                 family,
@@ -103,7 +105,11 @@ impl Query {
                 states: StateFlags::from_bits_retain(self.states),
                 socket_id,
             },
-        )
+        );
+        if let Ports::Within(ranges) = self.ports {
+            filter::append(&mut request, ranges);
+        }
+        request
     }
 }
 

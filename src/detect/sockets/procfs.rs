@@ -8,7 +8,7 @@ use super::{Query, Row};
 
 /// The rows that `query` asks for, of both families. Sockets that are bound and do neither listen
 /// nor connect are not in these files.
-pub(super) fn rows(query: Query) -> io::Result<Vec<Row>> {
+pub(super) fn rows(query: Query<'_>) -> io::Result<Vec<Row>> {
     let (ipv4, ipv6) = if query.protocol.has_tcp() { ("tcp", "tcp6") } else { ("udp", "udp6") };
     let mut rows = Vec::new();
     add(&table(ipv4)?, query, &mut rows)?;
@@ -35,7 +35,7 @@ pub(super) fn add(table: &str, query: Query, rows: &mut Vec<Row>) -> io::Result<
             io::Error::new(io::ErrorKind::InvalidData, format!("cannot read the line '{line}'"))
         })?;
         let wanted = 1_u32.checked_shl(row.state.into()).unwrap_or(0);
-        if query.states & wanted != 0 && query.port.is_none_or(|port| port == row.local.port()) {
+        if query.states & wanted != 0 && query.ports.contain(row.local.port()) {
             rows.push(row);
         }
     }
