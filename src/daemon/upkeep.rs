@@ -94,13 +94,16 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
 /// Looks at all allocations, for the processes of the sockets that are new, and for new processes.
 async fn look_around(coordinator: &Arc<Coordinator>) {
     let plan = coordinator.look_around();
-    if plan.unknown_inodes.is_empty() && !plan.awaits_heirs {
+    let has_unknown = !plan.unknown_inodes.is_empty();
+    if !has_unknown && !plan.awaits_heirs {
         return;
     }
     // A walk through /proc: milliseconds to a tenth of a second, so not on this thread.
     let walker = coordinator.clone();
     let walk = move || {
-        walker.name_listeners();
+        if has_unknown {
+            walker.name_listeners();
+        }
         walker.meet_processes();
     };
     if let Err(error) = tokio::task::spawn_blocking(walk).await {

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat, readlinkat_raw};
@@ -85,7 +86,7 @@ pub(super) fn stat(pid: u32, buffer: &mut StatBuffer) -> Result<Stat<'_>> {
 
 /// Opens a path that is short, as all of these are.
 fn open(path: std::fmt::Arguments<'_>, flags: OFlags) -> Result<OwnedFd> {
-    let mut text = [0_u8; 32];
+    let mut text = [0_u8; 40];
     openat(CWD, short_path(path, &mut text)?, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -124,6 +125,29 @@ pub(super) fn processes() -> Result<Vec<Listed>> {
     numbers(&proc, |pid, inode| processes.push(Listed { pid, inode }))?;
     processes.sort_unstable_by_key(|listed| listed.pid);
     Ok(processes)
+}
+
+/// The number that was given last to a process or thread of this pid namespace
+/// (`/proc/sys/kernel/ns_last_pid`, Linux 3.3): who is new has a higher one, until they begin again
+/// from the bottom. `/proc/loadavg` has it too, but in some containers that is made up.
+///
+/// # Errors
+///
+/// When the kernel does not tell, or tells of another pid namespace than /proc shows.
+pub(super) fn last_pid() -> Result<u32> {
+    static IS_OURS: OnceLock<bool> = OnceLock::new();
+    let is_ours = || {
+        let mut target = [0; 16];
+        let length = readlinkat_raw(CWD, c"/proc/self", &mut target[..]).unwrap_or(0);
+        number(&target[..length]) == Some(std::process::id())
+    };
+    if !*IS_OURS.get_or_init(is_ours) {
+        return Err(Errno::NOTSUP);
+    }
+    let file = open(format_args!("/proc/sys/kernel/ns_last_pid"), OFlags::RDONLY)?;
+    let mut text = [0; 16];
+    let length = read(&file, &mut text[..])?;
+    number(text[..length].trim_ascii_end()).ok_or(Errno::BADMSG)
 }
 
 /// Calls `each` with every entry of a directory that is a number, and with its inode.
@@ -303,6 +327,17 @@ mod tests {
         assert_eq!(socket_inode(b"/tmp/socket:[1]"), None);
         assert_eq!(socket_inode(b"socket:[1"), None);
         assert_eq!(socket_inode(b"pipe:[1]"), None);
+    }
+
+    #[test]
+    fn who_is_new_has_a_number_that_was_not_given_before() {
+        let before = last_pid().expect("this kernel tells");
+        let thread = std::thread::spawn(rustix::thread::gettid).join().expect("it ends");
+        let number = thread.as_raw_pid().unsigned_abs();
+        let after = last_pid().expect("this kernel tells");
+        // Other tests start processes, too, and the numbers may have begun again.
+        assert!(after >= number || after < before, "{before}, {number}, {after}");
+        assert_ne!(after, before);
     }
 
     #[test]
