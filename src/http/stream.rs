@@ -1,6 +1,7 @@
 //! `GET /events`: server-sent events (WHATWG HTML, section 9.2).
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Response, header};
 use hyper::body::Frame;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -19,8 +20,11 @@ use crate::text::printable_json;
 /// How often a silent stream says that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How many events may wait for the connection to take them; then the reader falls behind.
-const PENDING: usize = 64;
+/// How many pieces may wait for the connection to take them; then the reader falls behind.
+const PENDING: usize = 2;
+
+/// A piece gets no further event when it has so many bytes.
+const PIECE: usize = 16 * 1024;
 
 /// Told when the daemon ends: an event stream has no end of its own.
 #[derive(Debug, Clone)]
@@ -51,10 +55,8 @@ async fn feed(
     loop {
         let text = tokio::select! {
             event = events.recv() => match event {
-                Ok(event) => frame(&event),
-                Err(RecvError::Lagged(missed)) => {
-                    frame(&Happening::new("lagged", &Lagged { missed }))
-                }
+                Ok(event) => frames(event, &mut events),
+                Err(RecvError::Lagged(missed)) => frames(lagged(missed), &mut events),
                 Err(RecvError::Closed) => return,
             },
             // The first tick comes at once: it tells the client that it is connected.
@@ -73,8 +75,25 @@ async fn feed(
     }
 }
 
-fn frame(Happening { name, data }: &Happening) -> Bytes {
-    printable_json(format!("event: {name}\ndata: {data}\n\n")).into()
+/// An event and those that wait behind it, as one piece: 100 processes may die at once.
+fn frames(first: Happening, events: &mut broadcast::Receiver<Happening>) -> Bytes {
+    let mut text = String::new();
+    let mut next = Some(first);
+    while let Some(Happening { name, data }) = next {
+        // Writing to a String does not fail.
+        let _ = write!(text, "event: {name}\ndata: {data}\n\n");
+        next = match (text.len() < PIECE).then(|| events.try_recv()) {
+            Some(Ok(event)) => Some(event),
+            Some(Err(TryRecvError::Lagged(missed))) => Some(lagged(missed)),
+            Some(Err(TryRecvError::Empty | TryRecvError::Closed)) | None => None,
+        };
+    }
+    printable_json(text).into()
+}
+
+/// What a reader is told that was too slow.
+fn lagged(missed: u64) -> Happening {
+    Happening::new("lagged", &Lagged { missed })
 }
 
 /// A body that comes as it happens.
