@@ -47,6 +47,11 @@ fn main() {
         let (port, count) = (port.parse(), count.parse());
         return site::listen(port.expect("a port"), count.expect("a count"));
     }
+    if let [command, port] = arguments.as_slice()
+        && command == "first"
+    {
+        return rows::activation::first(port.parse().expect("a port"));
+    }
     let is_short = arguments.first().is_some_and(|it| it == "--short");
     arguments.drain(..usize::from(is_short));
     let [styxy, bin, python, only @ ..] = arguments.as_slice() else {

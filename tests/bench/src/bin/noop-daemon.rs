@@ -1,12 +1,21 @@
 //! A daemon that does nothing: what HTTP and JSON alone cost.
 //!
-//!     noop-daemon ADDRESS:PORT BYTES
+//!     noop-daemon ADDRESS:PORT BYTES [JOURNAL]
 //!
 //! Serves one POST route, and any path: parses the body of an allocation and answers as many bytes
 //! as an allocation's answer has. Where systemd handed over a socket, it serves that.
+//!
+//! With a journal it still decides nothing, and makes the system calls that an allocation and its
+//! release can't do without, in turn: the bind probe, and an append to a file that is looked at
+//! before. What those cost, no program can be faster than.
 
-use std::net::TcpListener;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::net::{Ipv6Addr, SocketAddrV6, TcpListener};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -19,6 +28,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use listenfd::ListenFd;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use serde::Deserialize;
 use tower_service::Service as _;
 
@@ -46,33 +56,78 @@ struct AllocateRequest {
     dry_run: bool,
 }
 
-async fn answer(State(answer): State<Arc<str>>, body: Bytes) -> impl IntoResponse {
+/// What it answers, and what it does besides.
+struct App {
+    answer: String,
+    calls: Option<Calls>,
+}
+
+async fn answer(State(app): State<Arc<App>>, body: Bytes) -> impl IntoResponse {
     let created = match serde_json::from_slice::<AllocateRequest>(&body) {
         Ok(_) => StatusCode::CREATED,
         Err(_) => StatusCode::BAD_REQUEST,
     };
-    (created, [(header::CONTENT_TYPE, "application/json")], Body::from(answer.to_string()))
+    if let Some(calls) = &app.calls {
+        calls.make().expect("the calls of an allocation");
+    }
+    (created, [(header::CONTENT_TYPE, "application/json")], Body::from(app.answer.clone()))
+}
+
+/// The system calls of an allocation, and of its release.
+struct Calls {
+    path: PathBuf,
+    journal: File,
+    count: AtomicU16,
+}
+
+impl Calls {
+    fn open(path: PathBuf) -> std::io::Result<Self> {
+        let journal = OpenOptions::new().create(true).append(true).open(&path)?;
+        Ok(Self { path, journal, count: AtomicU16::new(0) })
+    }
+
+    fn make(&self) -> std::io::Result<()> {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let is_release = count % 2 == 1;
+        if !is_release {
+            let flags = SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+            sockopt::set_ipv6_v6only(&socket, false)?;
+            let port = 10_000 + count % 16_384;
+            bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))?;
+        }
+        std::fs::metadata(&self.path)?;
+        // As long as the journal's lines are.
+        let line = [b'x'; 330];
+        (&self.journal).write_all(&line[..if is_release { 100 } else { 330 }])
+    }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(address), Some(bytes)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: noop-daemon ADDRESS:PORT BYTES".into());
+        return Err("usage: noop-daemon ADDRESS:PORT BYTES [JOURNAL]".into());
     };
+    let calls = arguments.next().map(|journal| Calls::open(journal.into())).transpose()?;
     // A JSON string is as good as any answer.
-    let text: Arc<str> = format!("\"{}\"", "x".repeat(bytes.parse::<usize>()? - 2)).into();
+    let answer_text = format!("\"{}\"", "x".repeat(bytes.parse::<usize>()? - 2));
+    let app = Arc::new(App { answer: answer_text, calls });
     let listener = match ListenFd::from_env().take_tcp_listener(0)? {
         Some(handed_over) => handed_over,
         None => TcpListener::bind(address)?,
     };
     listener.set_nonblocking(true)?;
-    let router = Router::new().route("/{*any}", post(answer)).with_state(text);
+    let router = Router::new().route("/{*any}", post(answer)).with_state(app);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build()?.block_on(serve(listener, router))
 }
 
 async fn serve(listener: TcpListener, router: Router) -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    // Its unit waits for that (sd_notify(3)).
+    if let Some(manager) = std::env::var_os("NOTIFY_SOCKET") {
+        UnixDatagram::unbound()?.send_to(b"READY=1", manager)?;
+    }
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;

@@ -1,5 +1,6 @@
 //! Allocate and release under load, against two POSTs that do nothing.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -12,14 +13,18 @@ use crate::wrk::{Load, load};
 pub fn rows(plan: &Plan) -> Vec<Row> {
     let owners = owners(plan.scaled(1000));
     let site = Site::started(&plan.styxy);
-    let (noop, noop_port) = noop_daemon(plan, answer_size(&site, &owners));
+    let size = answer_size(&site, &owners);
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let (noop, noop_port) = noop_daemon(plan, size, None);
+    let (calls, calls_port) = noop_daemon(plan, size, Some(&folder.path().join("journal")));
     let mut rows = Vec::new();
     for connections in [1, 16] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.rounds {
             ours.push(load("styxy", (site.pid(), site.port), connections, plan.turn, &owners));
             site.clear();
             theirs.push(load("noop", (noop.pid(), noop_port), connections, plan.turn, &owners));
+            bare.push(load("noop", (calls.pid(), calls_port), connections, plan.turn, &owners));
         }
         rows.push(Row {
             work: format!("allocate + release, {connections} keep-alive connections"),
@@ -27,6 +32,13 @@ pub fn rows(plan: &Plan) -> Vec<Row> {
             figure: ratio(&rates(&ours), &rates(&theirs)),
             unit: " of the rate",
             bar: Bar::AtLeast(0.5),
+        });
+        rows.push(Row {
+            work: format!("the same by a no-op with the same calls, {connections} connections"),
+            measured: shown(&bare),
+            figure: ratio(&rates(&bare), &rates(&theirs)),
+            unit: " of the rate",
+            bar: Bar::None,
         });
         // What remains true on a busy machine.
         let processor = |loads: &[Load]| loads.iter().map(|it| it.processor).collect::<Vec<_>>();
@@ -64,11 +76,12 @@ fn answer_size(site: &Site, owners: &[Running]) -> usize {
     size
 }
 
-/// The daemon that does nothing, on its port.
-fn noop_daemon(plan: &Plan, answer: usize) -> (Running, u16) {
+/// The daemon that does nothing, on its port; with a journal it makes the calls of an allocation.
+fn noop_daemon(plan: &Plan, answer: usize, journal: Option<&Path>) -> (Running, u16) {
     let port = free_port();
     let mut command = Command::new(&plan.noop_daemon);
-    command.args([format!("127.0.0.1:{port}"), answer.to_string()]).stdout(Stdio::null());
+    command.args([format!("127.0.0.1:{port}"), answer.to_string()]);
+    command.args(journal).stdout(Stdio::null());
     let daemon = Running::spawn(&mut command);
     until(|| std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     (daemon, port)

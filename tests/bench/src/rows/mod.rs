@@ -1,5 +1,6 @@
 //! The table's parts, each a function that measures and answers lines.
 
+pub mod activation;
 mod calls;
 mod commands;
 mod crowd;
@@ -21,6 +22,7 @@ pub const PARTS: &[(&str, Part)] = &[
     ("peer", peer::rows),
     ("latency", latency::rows),
     ("commands", commands::rows),
+    ("activation", activation::rows),
     ("deaths", deaths::rows),
     ("memory", resources::memory),
     ("start", resources::start),
