@@ -83,6 +83,9 @@ fn not_started(error: &StartError) -> Failed {
         StartError::AddressTaken { .. } => {
             (Exit::Unreachable, Some("another port with --listen, or another --socket"))
         }
+        StartError::State(OpenError::Io { path, .. }) if path.starts_with("/proc") => {
+            (Exit::Unreachable, Some("mount -t proc proc /proc"))
+        }
         StartError::State(OpenError::Io { .. }) => (Exit::State, Some("styxy config path")),
         StartError::NoListener(_) | StartError::NoPlace(_) | StartError::Machine(..) => {
             (Exit::Unreachable, None)

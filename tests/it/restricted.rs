@@ -69,6 +69,22 @@ fn a_daemon_does_its_work(home: &Home) {
     home.ends_within(PATIENCE, &held["lock_id"]);
 }
 
+/// Nobody's life can be watched there, so nothing is promised.
+#[test]
+fn where_there_is_no_proc_a_daemon_says_so_and_starts_when_there_is_one() {
+    if !is_root() {
+        return skip("only root can hide /proc");
+    }
+    let home = Home::new();
+    let hide = "mount -t tmpfs tmpfs /proc && exec \"$@\"";
+    let daemon = home.styxy_command(&["daemon", "run"]);
+    let mut hidden = behind(&daemon, &["unshare", "--mount", "sh", "-c", hide, "sh"]);
+    let refused = finish(&mut hidden);
+    refused.exits(69).complains("/proc").complains("mount -t proc proc /proc");
+    let daemon = home.daemon();
+    daemon.is_well(&home);
+}
+
 #[test]
 fn where_netlink_is_refused_proc_net_does_and_the_doctor_says_so() {
     let home = Home::new();
