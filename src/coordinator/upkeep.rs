@@ -24,9 +24,6 @@ pub struct Upkeep {
     pub is_awaited: bool,
     /// Sockets whose processes should be looked for, off the async thread.
     pub unknown_inodes: Vec<u64>,
-    /// An owner may die and leave heirs: whoever is new among the processes should be met before,
-    /// off the async thread.
-    pub awaits_heirs: bool,
     /// How long until the container engines are to be asked, off the async thread; `None`: nobody
     /// needs to know.
     pub engines_due: Option<Duration>,
@@ -122,6 +119,21 @@ impl Coordinator {
         inner.tell_unnamed();
         drop(inner);
         found
+    }
+
+    /// Whether an owner may die and leave heirs, and there are new processes, one of which may be
+    /// one: then [`Coordinator::meet_processes`].
+    pub fn has_newcomers(&self) -> bool {
+        let inner = self.lock();
+        if !inner.registry.awaits_heirs() {
+            return false;
+        }
+        match inner.host.heirs_to_be().try_lock() {
+            Ok(heirs) => heirs.has_newcomers(),
+            Err(TryLockError::Poisoned(heirs)) => heirs.into_inner().has_newcomers(),
+            // Somebody is looking at them.
+            Err(TryLockError::WouldBlock) => false,
+        }
     }
 
     /// Looks at the processes that are new, so that an owner's death has nobody to wait for. Slow:
@@ -253,7 +265,6 @@ impl Inner {
             follow_listeners,
             is_awaited,
             unknown_inodes: self.host.unknown_inodes(),
-            awaits_heirs: self.registry.awaits_heirs(),
             engines_due: self.host.engines_due(),
         }
     }

@@ -95,7 +95,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
 async fn look_around(coordinator: &Arc<Coordinator>) {
     let plan = coordinator.look_around();
     let has_unknown = !plan.unknown_inodes.is_empty();
-    if !has_unknown && !plan.awaits_heirs {
+    if !has_unknown && !coordinator.has_newcomers() {
         return;
     }
     // A walk through /proc: milliseconds to a tenth of a second, so not on this thread.

@@ -114,6 +114,15 @@ impl Heirs {
         }
     }
 
+    /// Whether [`Heirs::meet`] would look at anybody. Three system calls, so that an idle second needs
+    /// no other thread.
+    pub fn has_newcomers(&self) -> bool {
+        let is_known = |pids: RangeInclusive<u32>| {
+            pids.is_empty() && self.absent.is_empty() && self.seen.iter().all(|it| it.is_settled)
+        };
+        !self.newcomers(procfs::last_pid().ok()).is_some_and(is_known)
+    }
+
     /// The processes that there are, by pid, and some that are dead; whether nobody has come and
     /// gone since the last time.
     fn processes(&mut self) -> (Vec<Listed>, bool) {
@@ -364,6 +373,7 @@ mod tests {
         let heir = heirs.of(&orphans(&[lock_id])).remove(&lock_id).expect("it is new");
         assert_eq!(heir.process.pid, child.pid());
         assert_eq!(heirs.listed, listed, "the kernel says who is new");
+        assert!(heirs.has_newcomers(), "it is not settled");
 
         // A list is made all the same, now and then.
         heirs.listed = Instant::now().checked_sub(LISTING);

@@ -36,7 +36,7 @@ pub fn rows(plan: &Plan) -> Vec<Row> {
     });
     let free = times(&mut client, plan.scaled(500), |_| "/check/9999".to_owned());
     let first_list = first(&mut client, "/allocations");
-    let list = times(&mut client, plan.scaled(300), |_| "/allocations".to_owned());
+    let list = times(&mut client, plan.scaled(1000), |_| "/allocations".to_owned());
     let first_scan = first(&mut client, "/scan?start=1&end=65535");
     let scan = times(&mut client, plan.scaled(100), |_| "/scan?start=1&end=65535".to_owned());
     let beside = beside_scans(&site, plan.scaled(2000), owners[0].pid());
