@@ -34,6 +34,10 @@ const SETTLING: Duration = Duration::from_millis(250);
 /// How often new processes are met.
 const MEETING: Duration = Duration::from_secs(1);
 
+/// How long after a look the numbers are compared. In that time hardly anybody uses up all of them
+/// (`kernel.pid_max`, 32,768 or more), which would look like few.
+const COUNTING: Duration = Duration::from_secs(3);
+
 /// How often /proc is listed although the kernel says who is new. A program that chooses the number
 /// of its child (clone3(2), `set_tid`), as checkpointing does, gives one that is not counted.
 const LISTING: Duration = Duration::from_secs(30);
@@ -51,8 +55,10 @@ pub struct Heirs {
     met: Option<Instant>,
     /// When /proc was listed last.
     listed: Option<Instant>,
-    /// The number that had been given last when somebody looked, where the kernel tells.
+    /// The number that had been given last when somebody looked, where the kernel tells, and when
+    /// that was.
     last_pid: Option<u32>,
+    looked: Option<Instant>,
     /// Numbers of nobody, and since when: a process gets its number a moment before it is there, and
     /// then it is new although its number is not.
     absent: Vec<(u32, Instant)>,
@@ -116,11 +122,15 @@ impl Heirs {
 
     /// Whether [`Heirs::meet`] would look at anybody. Three system calls, so that an idle second needs
     /// no other thread.
-    pub fn has_newcomers(&self) -> bool {
+    pub fn has_newcomers(&mut self) -> bool {
         let is_known = |pids: RangeInclusive<u32>| {
             pids.is_empty() && self.absent.is_empty() && self.seen.iter().all(|it| it.is_settled)
         };
-        !self.newcomers(procfs::last_pid().ok()).is_some_and(is_known)
+        let has_newcomers = !self.newcomers(procfs::last_pid().ok()).is_some_and(is_known);
+        if !has_newcomers {
+            self.looked = Some(Instant::now());
+        }
+        has_newcomers
     }
 
     /// The processes that there are, by pid, and some that are dead; whether nobody has come and
@@ -130,6 +140,7 @@ impl Heirs {
         let last_pid = procfs::last_pid().ok();
         let newcomers = self.newcomers(last_pid);
         self.last_pid = last_pid;
+        self.looked = Some(Instant::now());
         let Some(newcomers) = newcomers else {
             self.listed = Some(Instant::now());
             self.absent.clear();
@@ -169,9 +180,10 @@ impl Heirs {
     /// The numbers that were given since the last time; none where only a list can tell.
     fn newcomers(&self, last_pid: Option<u32>) -> Option<RangeInclusive<u32>> {
         let (before, now) = (self.last_pid?, last_pid?);
-        let is_listed = self.listed.is_some_and(|listed| listed.elapsed() < LISTING);
+        let is_within = |at: Option<Instant>, limit| at.is_some_and(|at| at.elapsed() < limit);
+        let is_sure = is_within(self.looked, COUNTING) && is_within(self.listed, LISTING);
         let count = now.checked_sub(before)?;
-        (is_listed && count <= MAX_NEWCOMERS).then(|| before + 1..=now)
+        (is_sure && count <= MAX_NEWCOMERS).then(|| before + 1..=now)
     }
 
     /// Looks at the processes of which nothing is sure, and at those that may be heirs. Whether
