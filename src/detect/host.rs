@@ -136,9 +136,13 @@ impl Host {
         sockets: &[Socket],
         look: Look<'_>,
     ) -> Option<Listener> {
-        let uid = geteuid().as_raw();
-        let listed = self.known.listener(allocation, sockets, uid, look);
+        // Most ports have none, and this is asked of all.
+        let mut listed = None;
+        if !sockets.is_empty() {
+            listed = self.known.listener(allocation, sockets, geteuid().as_raw(), look);
+        }
         if let Some(published) = self.containers.serving(allocation.port, allocation.protocol) {
+            let uid = geteuid().as_raw();
             let has_owner = claim(allocation, uid, look).owner.is_some();
             let listener = of_container(allocation, published, listed, has_owner);
             self.containers.want(Interest::Much);

@@ -3,7 +3,7 @@
 
 use std::collections;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::known::Known;
@@ -19,10 +19,13 @@ pub(super) fn find<'s>(
     strays: impl Iterator<Item = &'s Socket>,
     known: &mut Known,
 ) -> collections::HashMap<Uuid, Listener> {
-    let mut by_owner: HashMap<Process, Option<Listener>> =
-        searched.iter().map(|searched| (searched.owner, None)).collect();
-    let mut by_lock_id: HashMap<Uuid, Option<Listener>> =
-        searched.iter().map(|searched| (searched.lock_id, None)).collect();
+    let strays: Vec<&Socket> = strays.collect();
+    // Where there are more sockets than owners, most belong to nobody who is searched.
+    let owners: Option<HashSet<Process>> = (strays.len() > searched.len())
+        .then(|| searched.iter().map(|searched| searched.owner).collect());
+    let is_owner = |process: &&Process| owners.as_ref().is_none_or(|it| it.contains(*process));
+    let mut by_process: HashMap<Process, Listener> = HashMap::default();
+    let mut by_lock_id: HashMap<Uuid, Listener> = HashMap::default();
     for socket in strays {
         for facts in known.processes_of(socket.inode) {
             let listener = || Listener {
@@ -31,20 +34,18 @@ pub(super) fn find<'s>(
                 local_address: socket.local.to_string(),
                 own: true,
             };
-            for process in std::iter::once(&facts.process).chain(&facts.ancestors) {
-                if let Some(place) = by_owner.get_mut(process) {
-                    place.get_or_insert_with(listener);
-                }
+            let family = std::iter::once(&facts.process).chain(&facts.ancestors);
+            for process in family.filter(is_owner) {
+                by_process.entry(*process).or_insert_with(listener);
             }
-            if let Some(place) = facts.lock_id.and_then(|id| by_lock_id.get_mut(&id)) {
-                place.get_or_insert_with(listener);
+            if let Some(lock_id) = facts.lock_id {
+                by_lock_id.entry(lock_id).or_insert_with(listener);
             }
         }
     }
-    let found = searched.iter().filter_map(|searched| {
-        let of_owner = by_owner.get(&searched.owner)?.as_ref();
-        let found = of_owner.or_else(|| by_lock_id.get(&searched.lock_id)?.as_ref())?;
-        Some((searched.lock_id, found.clone()))
+    let found = searched.iter().filter_map(|Searched { lock_id, owner }| {
+        let found = by_process.get(owner).or_else(|| by_lock_id.get(lock_id))?;
+        Some((*lock_id, found.clone()))
     });
     found.collect()
 }
