@@ -129,7 +129,7 @@ impl Coordinator {
             return false;
         }
         match inner.host.heirs_to_be().try_lock() {
-            Ok(mut heirs) => heirs.has_newcomers(),
+            Ok(heirs) => heirs.has_newcomers(),
             Err(TryLockError::Poisoned(heirs)) => heirs.into_inner().has_newcomers(),
             // Somebody is looking at them.
             Err(TryLockError::WouldBlock) => false,

@@ -1,16 +1,16 @@
 //! Heirs: who goes on with what a dead owner began (`npm run dev &`, nohup, a program that goes to
 //! the background).
 //!
-//! A port whose owner died is free once it is known that nobody inherits it. To read the environment
-//! of one process takes 10 µs, and to list /proc 0.3 µs for each. So what was read is remembered,
-//! and the kernel says which numbers it has given since: a death costs a look at those.
+//! A port whose owner died is free once it is known that nobody inherits it, and to read the
+//! environment of one process takes 10 µs. So what was read is remembered, and a death costs one
+//! list of /proc: 0.3 µs for each process. Nothing less would do: a process gets its number a moment
+//! before it can be seen, so whoever looked at new numbers alone would miss who is just being made.
 //!
 //! A process has its environment from its parent until it gets another by execve(2), and who is
 //! started calls that at once. So what is read a moment after the first look stays as it is.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
@@ -24,26 +24,16 @@ use crate::registry::{Orphan, Process};
 /// How long execve(2) may take between the old program and the environment of the new one.
 const EXEC_PATIENCE: Duration = Duration::from_millis(5);
 
-/// How long a process may take between its number and its being there. Whoever takes longer is seen
-/// when all newcomers have settled.
-const BIRTH_PATIENCE: Duration = Duration::from_millis(5);
-
 /// How long after the first look at a process its environment may be replaced.
 const SETTLING: Duration = Duration::from_millis(250);
 
 /// How often new processes are met.
 const MEETING: Duration = Duration::from_secs(1);
 
-/// How long after a look the numbers are compared. In that time hardly anybody uses up all of them
-/// (`kernel.pid_max`, 32,768 or more), which would look like few.
-const COUNTING: Duration = Duration::from_secs(3);
-
-/// How often /proc is listed although the kernel says who is new. A program that chooses the number
-/// of its child (clone3(2), `set_tid`), as checkpointing does, gives one that is not counted.
+/// How often new processes are met although the kernel says that there are none. A program that
+/// chooses the number of its child (clone3(2), `set_tid`), as checkpointing does, gives one that is
+/// not counted.
 const LISTING: Duration = Duration::from_secs(30);
-
-/// How many new numbers are looked at one by one: threads have some, too.
-const MAX_NEWCOMERS: u32 = 256;
 
 /// The processes of this machine, with what is known of their environments.
 #[derive(Debug, Default)]
@@ -53,15 +43,8 @@ pub struct Heirs {
     /// Counts the questions: within one, nobody is looked at twice.
     round: u64,
     met: Option<Instant>,
-    /// When /proc was listed last.
-    listed: Option<Instant>,
-    /// The number that had been given last when somebody looked, where the kernel tells, and when
-    /// that was.
+    /// The number that had been given last before that, where the kernel tells.
     last_pid: Option<u32>,
-    looked: Option<Instant>,
-    /// Numbers of nobody, and since when: a process gets its number a moment before it is there, and
-    /// then it is new although its number is not.
-    absent: Vec<(u32, Instant)>,
     /// Room to read into.
     text: Vec<u8>,
 }
@@ -102,8 +85,12 @@ impl Heirs {
         let mut marked = Marked::new();
         self.round += 1;
         loop {
-            let is_complete = self.walk(orphans, &mut marked);
+            let mut is_complete = self.walk(orphans, &mut marked);
             let heirs = eldest(&mut marked);
+            // Who has ended since it was looked at may have left a child that came after the list.
+            let count = marked.len();
+            marked.retain(|(_, lock_id)| heirs.contains_key(lock_id));
+            is_complete &= marked.len() == count;
             if is_complete || heirs.len() == orphans.len() || Instant::now() >= deadline {
                 return heirs;
             }
@@ -114,6 +101,8 @@ impl Heirs {
     /// Looks at who is new, so that whoever dies next leaves nobody to look at. Slow the first time.
     pub fn meet(&mut self) {
         if self.met.is_none_or(|met| met.elapsed() >= MEETING) {
+            // Before the list: who comes while it is read is new the next time.
+            self.last_pid = procfs::last_pid().ok();
             self.round += 1;
             self.walk(&[], &mut Marked::new());
             self.met = Some(Instant::now());
@@ -121,77 +110,21 @@ impl Heirs {
     }
 
     /// Whether [`Heirs::meet`] would look at anybody. Three system calls, so that an idle second needs
-    /// no other thread.
-    pub fn has_newcomers(&mut self) -> bool {
-        let is_known = |pids: RangeInclusive<u32>| {
-            pids.is_empty() && self.absent.is_empty() && self.seen.iter().all(|it| it.is_settled)
-        };
-        let has_newcomers = !self.newcomers(procfs::last_pid().ok()).is_some_and(is_known);
-        if !has_newcomers {
-            self.looked = Some(Instant::now());
-        }
-        has_newcomers
-    }
-
-    /// The processes that there are, by pid, and some that are dead; whether nobody has come and
-    /// gone since the last time.
-    fn processes(&mut self) -> (Vec<Listed>, bool) {
-        // Before all others: who comes meanwhile is new the next time.
+    /// neither a list nor another thread.
+    pub fn has_newcomers(&self) -> bool {
         let last_pid = procfs::last_pid().ok();
-        let newcomers = self.newcomers(last_pid);
-        self.last_pid = last_pid;
-        self.looked = Some(Instant::now());
-        let Some(newcomers) = newcomers else {
-            self.listed = Some(Instant::now());
-            self.absent.clear();
-            // Without /proc none can be seen.
-            return (procfs::processes().unwrap_or_default(), true);
-        };
-        let now = Instant::now();
-        let is_due = |(_, since): &mut (u32, Instant)| {
-            let age = now.duration_since(*since);
-            age < BIRTH_PATIENCE || age >= SETTLING
-        };
-        let mut sought: Vec<_> = self.absent.extract_if(.., is_due).collect();
-        sought.extend(newcomers.map(|pid| (pid, now)));
-        let mut is_complete = true;
-        let mut found = Vec::with_capacity(sought.len());
-        for (pid, since) in sought {
-            match ProcDir::open(pid).and_then(|directory| directory.inode()) {
-                Ok(inode) => found.push(Listed { pid, inode }),
-                Err(_) if now.duration_since(since) >= SETTLING => {}
-                Err(_) => {
-                    is_complete &= since != now;
-                    self.absent.push((pid, since));
-                }
-            }
-        }
-        found.sort_unstable_by_key(|listed| listed.pid);
-        // Of a number that was given again, the old process is dead.
-        let is_old =
-            |it: &&Seen| found.binary_search_by_key(&it.listed.pid, |found| found.pid).is_err();
-        let mut processes: Vec<Listed> =
-            self.seen.iter().filter(is_old).map(|seen| seen.listed).collect();
-        processes.append(&mut found);
-        processes.sort_unstable_by_key(|listed| listed.pid);
-        (processes, is_complete)
+        let is_recent = self.met.is_some_and(|met| met.elapsed() < LISTING);
+        let is_settled = || self.seen.iter().all(|seen| seen.is_settled);
+        last_pid.is_none() || last_pid != self.last_pid || !is_recent || !is_settled()
     }
 
-    /// The numbers that were given since the last time; none where only a list can tell.
-    fn newcomers(&self, last_pid: Option<u32>) -> Option<RangeInclusive<u32>> {
-        let (before, now) = (self.last_pid?, last_pid?);
-        let is_within = |at: Option<Instant>, limit| at.is_some_and(|at| at.elapsed() < limit);
-        let is_sure = is_within(self.looked, COUNTING) && is_within(self.listed, LISTING);
-        let count = now.checked_sub(before)?;
-        (is_sure && count <= MAX_NEWCOMERS).then(|| before + 1..=now)
-    }
-
-    /// Looks at the processes of which nothing is sure, and at those that may be heirs. Whether
-    /// nobody was between one program and the next.
+    /// Lists the processes, and looks at those of which nothing is sure and at those that may be
+    /// heirs. Whether nobody was between one program and the next.
     fn walk(&mut self, orphans: &[Orphan], marked: &mut Marked) -> bool {
-        let (processes, mut is_complete) = self.processes();
         let mut before = std::mem::take(&mut self.seen).into_iter().peekable();
-        for listed in processes {
+        let mut is_complete = true;
+        // Without /proc none can be seen.
+        for listed in procfs::processes().unwrap_or_default() {
             while before.next_if(|seen| seen.listed.pid < listed.pid).is_some() {}
             let known = before.next_if(|seen| seen.listed == listed);
             let known = match known {
@@ -375,42 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn who_came_since_the_last_list_is_found_without_another() {
+    fn nobody_is_met_where_nobody_is_new() {
         let mut heirs = settled();
-        let listed = heirs.listed;
-        let lock_id = Uuid::new_v4();
-        assert!(heirs.of(&orphans(&[lock_id])).is_empty());
-        let mut command = sleeper();
-        let child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
-        let heir = heirs.of(&orphans(&[lock_id])).remove(&lock_id).expect("it is new");
-        assert_eq!(heir.process.pid, child.pid());
-        assert_eq!(heirs.listed, listed, "the kernel says who is new");
-        assert!(heirs.has_newcomers(), "it is not settled");
-
-        // A list is made all the same, now and then.
-        heirs.listed = Instant::now().checked_sub(LISTING);
-        heirs.seen.clear();
-        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
-    }
-
-    #[test]
-    fn a_number_without_a_process_is_looked_at_again() {
-        let lock_id = Uuid::new_v4();
-        let mut command = sleeper();
-        let child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
-        let mut heirs = settled();
-        // As if it had not been there yet when its number was.
-        heirs.seen.retain(|seen| seen.listed.pid != child.pid());
-        assert!(heirs.of(&orphans(&[lock_id])).is_empty());
-        heirs.absent.push((child.pid(), Instant::now()));
-        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
-
-        heirs.absent.push((u32::MAX, Instant::now()));
-        heirs.of(&orphans(&[lock_id]));
-        assert_eq!(heirs.absent.iter().filter(|(pid, _)| *pid == u32::MAX).count(), 1);
-        heirs.absent = vec![(u32::MAX, Instant::now().checked_sub(SETTLING).expect("it booted"))];
-        heirs.of(&orphans(&[lock_id]));
-        assert!(heirs.absent.iter().all(|(pid, _)| *pid != u32::MAX), "nobody waits for ever");
+        assert!(heirs.seen.iter().all(|seen| seen.is_settled));
+        let child = Child::start(&mut sleeper(), "sleep");
+        assert!(heirs.has_newcomers());
+        heirs.met = None;
+        heirs.meet();
+        assert!(heirs.seen.iter().any(|seen| seen.listed.pid == child.pid()));
+        assert!(heirs.has_newcomers(), "it is not settled yet");
     }
 
     #[test]
@@ -421,8 +327,6 @@ mod tests {
         let lock_id = Uuid::new_v4();
         let mut first = Child::start(&mut sleeper(), "sleep");
         let mut heirs = settled();
-        // The numbers are turned back below, as when they begin again.
-        heirs.last_pid = Some(u32::MAX);
         first.end();
         until("another process has its pid", || {
             std::fs::write("/proc/sys/kernel/ns_last_pid", (first.pid() - 1).to_string())

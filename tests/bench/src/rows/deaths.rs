@@ -90,21 +90,25 @@ impl Deaths {
     /// Kills all of them at once, and waits until their ports are free.
     fn extend(&mut self, victims: &mut [(&mut Running, u16)], released: &Receiver<Release>) {
         let pidfds: Vec<_> = victims.iter().map(|(owner, _)| pidfd(owner)).collect();
-        let watcher = std::thread::spawn(move || deaths(&pidfds));
-        let kills: Vec<_> = victims
-            .iter_mut()
-            .map(|(owner, _)| {
+        let mut kill = || -> Vec<Instant> {
+            let kill = |(owner, _): &mut (&mut Running, u16)| {
                 let now = Instant::now();
                 owner.kill();
                 now
-            })
-            .collect();
+            };
+            victims.iter_mut().map(kill).collect()
+        };
+        let (kills, deaths) = if pidfds.len() == 1 {
+            (kill(), deaths(&pidfds))
+        } else {
+            let watcher = std::thread::spawn(move || deaths(&pidfds));
+            (kill(), watcher.join().expect("it sees all of them"))
+        };
         let mut free = HashMap::new();
         while free.len() < victims.len() {
             let Release { port, at } = released.recv_timeout(PATIENCE).expect("ports get free");
             free.insert(port, at);
         }
-        let deaths = watcher.join().expect("it sees all of them");
         for (((owner, port), kill), death) in victims.iter_mut().zip(kills).zip(deaths) {
             let free = *free.get(port).expect("its port got free, and no other");
             self.to_free.push(free - kill);
