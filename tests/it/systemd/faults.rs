@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::machine::Machine;
 use super::user::User;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, skip};
 
 const ALLOCATE: &str = "curl --silent --max-time 20 127.0.0.1:9876/allocate \
                         --json '{\"service_type\":\"dev\",\"lease_seconds\":600}' \
@@ -115,4 +115,42 @@ fn with_a_full_disk_it_serves_says_so_and_recovers() {
     fs::remove_file(machine.root(&disk[1..]).join("filler")).expect("it is there");
     assert_eq!(allocate(&ada).0, "201");
     assert_eq!(ada.show("styxy.service", "NRestarts"), "0");
+}
+
+/// The kernel ends it in the middle of its work, as where `MemoryMax=` is reached. A unit's own limit
+/// needs the memory controller in the unified hierarchy; this is the same limit in the other one.
+#[test]
+fn killed_for_its_memory_it_comes_back_with_all_that_it_answered() {
+    let Some(machine) = Machine::start() else { return };
+    let mount = "mkdir /run/memory && mount -t cgroup -o memory none /run/memory && \
+                 mkdir /run/memory/$0 && cd /run/memory/$0 && echo 1M >memory.limit_in_bytes";
+    let group = machine.cgroup();
+    let group = group.file_name().and_then(|name| name.to_str()).expect("a name");
+    let limited = machine.run("sh", &["-c", mount, group]);
+    if !limited.status.success() {
+        return skip(&format!("there is no memory controller to be had: {}", limited.whole()));
+    }
+    let ada = machine.ada();
+    ada.enable();
+    let ids = ada.allocate_for_owners(5);
+    let pid = ada.service_pid().to_string();
+    let limit = format!("echo {pid} >/run/memory/{group}/cgroup.procs");
+    machine.run("sh", &["-c", &limit]).ok();
+
+    // What it is to remember takes more than it may have.
+    let crowd = "text=$(head -c 40000 /dev/zero | tr '\\0' x); number=0; while \
+                 printf '{\"instance_id\":\"i%d\",\"working_directory\":\"/\",\"process_id\":%d,\
+                 \"metadata\":{\"text\":\"%s\"}}' $number $$ \"$text\" | \
+                 curl --silent --fail --output /dev/null --max-time 20 --json @- \
+                 127.0.0.1:9876/instance/register; \
+                 do number=$((number + 1)); [ $number -lt 1000 ] || break; done; echo $number";
+    let answered: usize = ada.shell(crowd).ok().text().parse().expect("a number");
+    assert!((1..1000).contains(&answered), "{answered} instances are within the limit");
+    let killed = machine.run("cat", &[&format!("/run/memory/{group}/memory.oom_control")]).ok();
+    assert!(killed.text().lines().any(|line| line == "oom_kill 1"), "{}", killed.whole());
+
+    assert_eq!(ada.lock_ids(), ids);
+    assert_ne!(ada.service_pid().to_string(), pid);
+    ada.becomes("styxy.service", "NRestarts", "1");
+    machine.run("rmdir", &[&format!("/run/memory/{group}")]).ok();
 }
