@@ -10,7 +10,8 @@ use crate::detect::sockets::Socket;
 use crate::registry::{Moment, Process};
 use crate::store::{LockHolder, OpenError};
 
-/// How many deaths at once are many: a look at one port takes a tenth of one at all of them.
+/// How many deaths at once are many. For one port as for all, the kernel walks through all sockets
+/// (sock_diag(7)): so one look at all ports soon takes less than one at each.
 const MANY: usize = 4;
 
 /// What is to be done next, and when.

@@ -13,7 +13,6 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -75,15 +74,14 @@ async fn answer(State(app): State<Arc<App>>, body: Bytes) -> impl IntoResponse {
 
 /// The system calls of an allocation, and of its release.
 struct Calls {
-    path: PathBuf,
     journal: File,
     count: AtomicU16,
 }
 
 impl Calls {
-    fn open(path: PathBuf) -> std::io::Result<Self> {
-        let journal = OpenOptions::new().create(true).append(true).open(&path)?;
-        Ok(Self { path, journal, count: AtomicU16::new(0) })
+    fn open(path: &str) -> std::io::Result<Self> {
+        let journal = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { journal, count: AtomicU16::new(0) })
     }
 
     fn make(&self) -> std::io::Result<()> {
@@ -96,7 +94,7 @@ impl Calls {
             let port = 10_000 + count % 16_384;
             bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))?;
         }
-        std::fs::metadata(&self.path)?;
+        self.journal.metadata()?;
         // As long as the journal's lines are.
         let line = [b'x'; 330];
         (&self.journal).write_all(&line[..if is_release { 100 } else { 330 }])
@@ -108,10 +106,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(address), Some(bytes)) = (arguments.next(), arguments.next()) else {
         return Err("usage: noop-daemon ADDRESS:PORT BYTES [JOURNAL]".into());
     };
-    let calls = arguments.next().map(|journal| Calls::open(journal.into())).transpose()?;
+    let calls = arguments.next().map(|journal| Calls::open(&journal)).transpose()?;
     // A JSON string is as good as any answer.
-    let answer_text = format!("\"{}\"", "x".repeat(bytes.parse::<usize>()? - 2));
-    let app = Arc::new(App { answer: answer_text, calls });
+    let text = format!("\"{}\"", "x".repeat(bytes.parse::<usize>()? - 2));
+    let app = Arc::new(App { answer: text, calls });
     let listener = match ListenFd::from_env().take_tcp_listener(0)? {
         Some(handed_over) => handed_over,
         None => TcpListener::bind(address)?,

@@ -41,13 +41,12 @@ pub fn rows(plan: &Plan) -> Vec<Row> {
 
     let at_once = plan.scaled(100);
     let mut victims: Vec<_> = all.iter_mut().zip(ports).collect();
-    let batches = victims.split_off(count - at_once * BATCHES);
+    let mut batches = victims.split_off(count - at_once * BATCHES);
     let mut alone = Deaths::default();
     for victim in victims.chunks_mut(1) {
         alone.extend(victim, &released);
     }
     let mut together = Deaths::default();
-    let mut batches = batches;
     for batch in batches.chunks_mut(at_once) {
         together.extend(batch, &released);
     }
