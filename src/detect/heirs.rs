@@ -21,8 +21,9 @@ use super::process::{self, Identified};
 use super::procfs::{self, Listed, ProcDir};
 use crate::registry::{Orphan, Process};
 
-/// How long execve(2) may take between the old program and the environment of the new one.
-const EXEC_PATIENCE: Duration = Duration::from_millis(5);
+/// How long execve(2) may take between the old program and the environment of the new one: some
+/// microseconds, but who is in the middle of it may have to wait for a processor.
+const EXEC_PATIENCE: Duration = Duration::from_millis(20);
 
 /// How long after the first look at a process its environment may be replaced.
 const SETTLING: Duration = Duration::from_millis(250);
@@ -177,13 +178,16 @@ impl Heirs {
                 // The first thread has ended, and its environment is seen no more.
                 lock_id = facts::lock_id(&thread, &mut self.text);
             }
-            if self.text.is_empty() && self.is_in_exec(&directory) {
-                return Look::InExec;
+            if self.text.is_empty() {
+                if self.is_in_exec(&directory) {
+                    return Look::InExec;
+                }
+                // It may have been when its environment was looked for.
+                lock_id = facts::lock_id(&directory, &mut self.text);
             }
         }
-        if let Some(lock_id) = lock_id.filter(|lock_id| has(orphans, *lock_id))
-            && let Ok(stat) = directory.stat(&mut buffer)
-        {
+        if let Some(lock_id) = lock_id.filter(|lock_id| has(orphans, *lock_id)) {
+            let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
             marked.push((Process { pid, start_ticks: stat.start_ticks }, lock_id));
         }
         Look::LockId(lock_id)
@@ -230,7 +234,7 @@ fn eldest(marked: &mut Marked) -> HashMap<Uuid, Identified> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
     use crate::detect::testing::{Child, sleeper, until};
@@ -301,6 +305,7 @@ mod tests {
     #[test]
     fn nobody_is_met_where_nobody_is_new() {
         let mut heirs = settled();
+        heirs.seen.iter_mut().for_each(|seen| seen.is_settled = true);
         until("nobody is new", || {
             // Other tests start processes all the time.
             heirs.last_pid = procfs::last_pid().ok();
@@ -312,6 +317,38 @@ mod tests {
         heirs.meet();
         assert!(heirs.seen.iter().any(|seen| seen.listed.pid == child.pid()));
         assert!(heirs.has_newcomers(), "it is not settled yet");
+    }
+
+    /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
+    #[test]
+    fn whoever_goes_to_the_background_twice_is_found_at_every_step() {
+        let mut heirs = settled();
+        for round in 0..200 {
+            let lock_id = Uuid::new_v4();
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", "(sleep 5 & :) & exit"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let mut first = command.env("STYXY_LOCK_ID", lock_id.to_string()).spawn().expect("sh");
+            let mut orphans = orphans(&[lock_id]);
+            first.wait().expect("it ends");
+            let last = loop {
+                let heir = heirs.of(&orphans).remove(&lock_id);
+                let heir = heir.unwrap_or_else(|| panic!("round {round}: nobody inherits"));
+                let pidfd = heir.pidfd.expect("this kernel has pidfds");
+                until("it ends or is the last", || {
+                    let name = std::fs::read(format!("/proc/{}/comm", heir.process.pid));
+                    process::has_exited(&pidfd) || name.is_ok_and(|name| name == b"sleep\n")
+                });
+                if !process::has_exited(&pidfd) {
+                    break pidfd;
+                }
+                orphans[0].owner = heir.process;
+            };
+            let killed = rustix::process::pidfd_send_signal(&last, rustix::process::Signal::KILL);
+            killed.expect("it is ours");
+        }
     }
 
     #[test]
