@@ -234,6 +234,7 @@ fn eldest(marked: &mut Marked) -> HashMap<Uuid, Identified> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -322,17 +323,21 @@ mod tests {
     /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
     #[test]
     fn whoever_goes_to_the_background_twice_is_found_at_every_step() {
+        // Forks of this process would keep the sockets of other tests open for a moment.
+        const START: &str = "while read -r id; do \
+            STYXY_LOCK_ID=$id sh -c '(sleep 5 & :) & exit' </dev/null >/dev/null 2>&1 & \
+            wait $!; echo; done";
+        let mut command = Command::new("sh");
+        command.args(["-c", START]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut starter = command.spawn().expect("sh");
+        let mut ids = starter.stdin.take().expect("a pipe");
+        let mut deaths = BufReader::new(starter.stdout.take().expect("a pipe")).lines();
         let mut heirs = settled();
         for round in 0..200 {
             let lock_id = Uuid::new_v4();
-            let mut command = Command::new("sh");
-            command
-                .args(["-c", "(sleep 5 & :) & exit"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            let mut first = command.env("STYXY_LOCK_ID", lock_id.to_string()).spawn().expect("sh");
+            writeln!(ids, "{lock_id}").expect("it reads");
+            deaths.next().expect("the first has ended").expect("a line");
             let mut orphans = orphans(&[lock_id]);
-            first.wait().expect("it ends");
             let last = loop {
                 let heir = heirs.of(&orphans).remove(&lock_id);
                 let heir = heir.unwrap_or_else(|| panic!("round {round}: nobody inherits"));
@@ -349,6 +354,8 @@ mod tests {
             let killed = rustix::process::pidfd_send_signal(&last, rustix::process::Signal::KILL);
             killed.expect("it is ours");
         }
+        drop(ids);
+        starter.wait().expect("it ends with its input");
     }
 
     #[test]
