@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Coordinator, Inner, Peer, now, validate};
+use super::{Coordinator, Decided, Inner, Peer, now, validate};
 use crate::api::{self, AllocateRequest, AllocateResponse};
 use crate::error::Error;
 use crate::registry::{Granted, Moment, Registry, Request};
@@ -25,7 +25,15 @@ impl Coordinator {
             inner.dismiss_bystanders();
             return answer;
         }
-        self.change(|inner, now| self.allocate_in(inner, request, peer, now))
+        self.written(self.begin_allocate(request, peer)?)
+    }
+
+    pub(super) fn begin_allocate(
+        &self,
+        request: &AllocateRequest,
+        peer: Peer,
+    ) -> Result<Decided<AllocateResponse>, Error> {
+        self.decide(|inner, now| self.allocate_in(inner, request, peer, now))
     }
 
     /// `POST /allocate/batch`: all or none.
@@ -54,7 +62,7 @@ impl Coordinator {
         Ok(api::BatchResponse { success: true, allocations })
     }
 
-    fn allocate_in(
+    pub(super) fn allocate_in(
         &self,
         inner: &mut Inner,
         request: &AllocateRequest,

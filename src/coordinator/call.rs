@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Coordinator, Peer};
+use super::{Coordinator, Decided, Peer};
 use crate::api;
 use crate::error::Error;
 
@@ -82,6 +82,25 @@ impl Call {
 }
 
 impl Coordinator {
+    /// Decides one operation. What may share its append with others is not written yet:
+    /// [`Coordinator::written`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// The operation's refusal.
+    pub fn begin(&self, call: &Call, peer: Peer) -> Result<Decided<Answer>, Error> {
+        match call {
+            Call::Allocate(request) if !request.dry_run && request.preferred_port.is_none() => {
+                let decided = self.begin_allocate(request, peer)?;
+                Ok(decided.map(|answer| Answer::new(&answer, !answer.reused)))
+            }
+            Call::Release(lock_id) => {
+                Ok(self.begin_release(lock_id)?.map(|answer| Answer::ok(&answer)))
+            }
+            call => self.call(call, peer).map(Decided::written),
+        }
+    }
+
     /// Carries out one operation.
     ///
     /// # Errors

@@ -5,10 +5,11 @@
 //!
 //! A std `Mutex` is right: nothing is awaited while it is held, and what is done under it takes
 //! microseconds. A request is: lock, decide, probe the candidate, append to the journal, unlock,
-//! answer.
+//! answer. What is ready at once shares the append (see `batch`).
 
 mod allocate;
 mod assignments;
+mod batch;
 mod call;
 mod census;
 mod events;
@@ -30,12 +31,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+pub use batch::Decided;
 pub use call::{Answer, Call};
 pub use census::Counts;
 pub use events::Happening;
 pub use holder::{place_of, user_of_port};
 pub use upkeep::Upkeep;
 
+use self::batch::Batch;
 use self::census::Census;
 use crate::config::Config;
 use crate::detect::containers::Engines;
@@ -91,6 +94,7 @@ struct State {
 struct Inner {
     registry: Registry,
     journal: Journal,
+    batch: Batch,
     host: Host,
     watch: Watch,
     uid: u32,
@@ -189,6 +193,7 @@ impl Coordinator {
         let inner = Inner {
             registry: Registry::new(Policy::new(&config, ports)),
             journal: Journal::Closed("it is not open yet".to_owned()),
+            batch: Batch::default(),
             host: Host::default(),
             watch: Watch::new().map_err(refused)?,
             uid: rustix::process::geteuid().as_raw(),
@@ -251,7 +256,15 @@ impl Coordinator {
         &self.config
     }
 
+    /// Everything, as it is in the journal.
     fn lock(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.lock_unwritten();
+        self.write_batch(&mut inner);
+        inner
+    }
+
+    /// Everything, with what was decided and is not in the journal yet.
+    fn lock_unwritten(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|poisoned| {
             // A panic came in the middle of an operation: what it had not finished never was.
             let mut inner = PoisonError::into_inner(poisoned);
@@ -266,21 +279,7 @@ impl Coordinator {
         &self,
         operation: impl FnOnce(&mut Inner, Moment) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut inner = self.lock();
-        if inner.shutting_down {
-            return Err(Error::ShuttingDown);
-        }
-        inner.journal.is_usable()?;
-        let done = operation(&mut inner, now()).and_then(|answer| {
-            inner.write()?;
-            Ok(answer)
-        });
-        match &done {
-            Ok(_) => self.commit(&mut inner),
-            Err(_) => inner.registry.rollback(),
-        }
-        inner.dismiss_bystanders();
-        done
+        self.written(self.decide(operation)?)
     }
 
     /// What was changed is written. Wakes the upkeep only when something is due earlier than it

@@ -1,6 +1,6 @@
 //! The other operations of the wire, one method each.
 
-use super::{Coordinator, Inner, Journal, now, validate};
+use super::{Coordinator, Decided, Inner, Journal, now, validate};
 use crate::api::{self, Protocol};
 use crate::error::Error;
 use crate::registry::{Allocation, Moment, Registry, Suggestions};
@@ -33,8 +33,15 @@ impl Coordinator {
     /// [`Error::UnknownLock`]; [`Error::StateNotWritable`] when the release counts, but could not
     /// be written yet.
     pub fn release(&self, lock_id: &str) -> Result<api::ReleaseResponse, Error> {
+        self.written(self.begin_release(lock_id)?)
+    }
+
+    pub(super) fn begin_release(
+        &self,
+        lock_id: &str,
+    ) -> Result<Decided<api::ReleaseResponse>, Error> {
         let id = validate::lock_id(lock_id)?;
-        self.end(|inner, _| {
+        self.decide_release(id, |inner, _| {
             let Allocation { port, lock_id, .. } = inner.registry.release(id)?;
             Ok(api::ReleaseResponse {
                 success: true,

@@ -177,3 +177,98 @@ fn a_state_that_can_be_used_again_says_who_uses_it() {
     let holder = store::lock_holder(&state).expect("the state is open");
     assert_eq!(holder.sockets, sockets);
 }
+
+fn unnamed(owner: &Sleeper) -> Call {
+    Call::Allocate(request(owner))
+}
+
+fn lock_id(answer: &Answer) -> String {
+    let answer: Value = serde_json::from_str(&answer.body).expect("JSON");
+    answer["lock_id"].as_str().expect("a lock id").to_owned()
+}
+
+impl Fixture {
+    fn begin(&self, call: &Call) -> Decided<Answer> {
+        self.coordinator.begin(call, Peer::default()).expect("it is granted")
+    }
+
+    fn journal(&self) -> String {
+        let directory = self.directory.path().join("state");
+        std::fs::read_to_string(directory.join("state.jsonl")).expect("there is a journal")
+    }
+
+    /// The lock ids of all that is allocated.
+    fn allocated(&self) -> Vec<String> {
+        let all = self.coordinator.allocations().allocations;
+        all.into_iter().map(|allocation| allocation.lock_id).collect()
+    }
+}
+
+#[test]
+fn what_is_decided_together_is_written_together_and_before_it_is_seen() {
+    let (fixture, owner) = (Fixture::new(), Sleeper::new());
+    let before = fixture.journal();
+    let first = fixture.begin(&unnamed(&owner));
+    let second = fixture.begin(&unnamed(&owner));
+    assert!(first.is_waiting());
+    assert_eq!(fixture.journal(), before, "nobody was told, so nothing need be written");
+    let first = lock_id(&fixture.coordinator.written(first).expect("it can be written"));
+    let after = fixture.journal();
+    assert!(after.contains(&first));
+    let second = lock_id(&fixture.coordinator.written(second).expect("it is written"));
+    assert!(after.contains(&second), "one append has both");
+    assert_eq!(fixture.journal(), after);
+
+    let release = fixture.begin(&Call::Release(first.clone()));
+    assert_eq!(fixture.allocated(), std::slice::from_ref(&second));
+    assert!(fixture.journal().contains("released"), "what is seen is written");
+    fixture.coordinator.written(release).expect("it is written");
+
+    // A client that has gone: the next one writes it.
+    let _nobody_asks = fixture.begin(&Call::Release(second));
+    fixture.coordinator.allocate(&request(&owner), Peer::default()).expect("a port is free");
+    assert_eq!(fixture.journal().matches("released\"}}").count(), 2);
+}
+
+#[test]
+fn what_could_not_be_written_never_was_but_releases_count() {
+    let (fixture, owner) = (Fixture::new(), Sleeper::new());
+    let made = fixture.begin(&unnamed(&owner));
+    let made = lock_id(&fixture.coordinator.written(made).expect("it can be written"));
+    let release = fixture.begin(&Call::Release(made));
+    let allocate = fixture.begin(&unnamed(&owner));
+    let closed = Journal::Closed("the disk is gone".to_owned());
+    let journal = std::mem::replace(&mut fixture.coordinator.lock_unwritten().journal, closed);
+    for decided in [release, allocate] {
+        let error = fixture.coordinator.written(decided).expect_err("nothing can be written");
+        assert_eq!(error.code(), "state_not_writable");
+        assert!(error.to_string().contains("the disk is gone"), "{error}");
+    }
+    fixture.coordinator.lock().journal = journal;
+    assert!(fixture.allocated().is_empty());
+}
+
+#[test]
+fn who_is_refused_or_panics_takes_nothing_from_those_beside_it() {
+    let (fixture, owner) = (Fixture::new(), Sleeper::new());
+    let granted = fixture.begin(&unnamed(&owner));
+    let allocate = |inner: &mut Inner, now| {
+        let answer = fixture.coordinator.allocate_in(inner, &request(&owner), Peer::default(), now);
+        answer.expect("a port is free");
+    };
+    let refused = fixture.coordinator.decide(|inner, now| {
+        allocate(inner, now);
+        Err::<(), _>(Error::ShuttingDown)
+    });
+    refused.expect_err("it is refused");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        fixture.coordinator.decide(|inner, now| -> Result<(), Error> {
+            allocate(inner, now);
+            panic!("on purpose");
+        })
+    }));
+    panicked.expect_err("it panics");
+    let granted = fixture.coordinator.written(granted).expect("it can be written");
+    assert_eq!(fixture.allocated(), [lock_id(&granted)]);
+    assert_eq!(fixture.journal().matches("{\"allocation\":").count(), 1);
+}

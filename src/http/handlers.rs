@@ -1,6 +1,8 @@
 //! A request becomes a call, a call an answer. Thin on purpose: what is decided is decided below.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -33,7 +35,15 @@ async fn carry_out(State(coordinator): App, Extension(peer): From, call: Call) -
         let coordinator = coordinator.clone();
         aside(move || coordinator.call(&call, peer)).await
     } else {
-        coordinator.call(&call, peer)
+        match coordinator.begin(&call, peer) {
+            Ok(decided) => {
+                if decided.is_waiting() {
+                    after_the_others().await;
+                }
+                coordinator.written(decided)
+            }
+            Err(error) => Err(error),
+        }
     };
     match done {
         Ok(Answer { body, created: true }) => Ok(json_response(StatusCode::CREATED, body)),
@@ -43,6 +53,20 @@ async fn carry_out(State(coordinator): App, Extension(peer): From, call: Call) -
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Lets everybody else go first whose request has arrived: then one append serves all.
+async fn after_the_others() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        // To the end of the queue, without a look at what arrives meanwhile.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Runs slow work on another thread.

@@ -6,6 +6,7 @@
 //! An operation changes the tables at once and remembers what it did. Whoever called it then
 //! journals [`Registry::changes`] and calls [`Registry::commit`], or [`Registry::rollback`] when
 //! the journal refused. So nothing is answered that was not written, and a batch is all or none.
+//! Several operations may be journaled together; a [`Registry::savepoint`] parts them.
 
 mod allocate;
 mod assignments;
@@ -81,16 +82,32 @@ pub struct Registry {
     changes: Vec<Change>,
     undo: Vec<Undo>,
     events: Vec<Event>,
+    savepoint: Savepoint,
     /// No instance falls silent before; `None`: none can. Heartbeats only make it later, so it is
     /// worked out anew only when it is reached.
     silence: Option<Duration>,
 }
 
+/// How much had been changed, and not committed, before an operation began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Savepoint {
+    changes: usize,
+    undo: usize,
+    events: usize,
+}
+
 impl Registry {
     /// An empty registry.
     pub fn new(policy: Policy) -> Self {
-        let (changes, undo, events) = (Vec::new(), Vec::new(), Vec::new());
-        Self { policy, tables: Tables::default(), changes, undo, events, silence: None }
+        Self {
+            policy,
+            tables: Tables::default(),
+            changes: Vec::new(),
+            undo: Vec::new(),
+            events: Vec::new(),
+            savepoint: Savepoint::default(),
+            silence: None,
+        }
     }
 
     /// Takes up what a journal says, in its order. Then [`Registry::resume`] looks at what became
@@ -166,16 +183,36 @@ impl Registry {
     pub fn commit(&mut self) -> Vec<Event> {
         self.changes.clear();
         self.undo.clear();
+        self.savepoint = Savepoint::default();
         std::mem::take(&mut self.events)
     }
 
-    /// Takes back every change since the last commit.
+    /// An operation begins: what others have changed before is not touched by
+    /// [`Registry::rollback`].
+    pub fn savepoint(&mut self) {
+        self.savepoint = Savepoint {
+            changes: self.changes.len(),
+            undo: self.undo.len(),
+            events: self.events.len(),
+        };
+    }
+
+    /// Takes back every change since the last savepoint or commit.
     pub fn rollback(&mut self) {
-        self.changes.clear();
-        self.events.clear();
-        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+        let Savepoint { changes, undo, events } = self.savepoint;
+        self.changes.truncate(changes);
+        self.events.truncate(events);
+        while self.undo.len() > undo
+            && let Some(undo) = self.undo.pop()
+        {
             self.tables.undo(undo);
         }
+    }
+
+    /// Takes back every change since the last commit.
+    pub fn rollback_all(&mut self) {
+        self.savepoint = Savepoint::default();
+        self.rollback();
     }
 
     /// Every value as a change that makes it: a journal of nothing but this is the same registry.
