@@ -17,11 +17,6 @@ impl Times {
         self.0.push(time.as_secs_f64() * 1e6);
     }
 
-    /// Takes in others.
-    pub fn extend(&mut self, other: Times) {
-        self.0.extend(other.0);
-    }
-
     /// Half of them took less.
     pub fn p50(&self) -> f64 {
         quantile(&self.0, 0.5)

@@ -48,13 +48,14 @@ impl Client {
         Ok(Self { stream: UnixStream::connect(socket)?, buffer: Vec::new() })
     }
 
-    /// One request.
+    /// Its connection.
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// One request and its answer.
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = request(method, path, body);
         let (took, (status, body)) = time(|| {
             self.stream.write_all(request.as_bytes()).expect("the daemon reads");
             self.read()
@@ -62,7 +63,14 @@ impl Client {
         Answer { status, body, took }
     }
 
-    fn read(&mut self) -> (u16, Vec<u8>) {
+    /// One request, whose answer is [`Client::read`] later.
+    pub fn send(&mut self, method: &str, path: &str, body: &str) {
+        let request = request(method, path, body);
+        self.stream.write_all(request.as_bytes()).expect("the daemon reads");
+    }
+
+    /// An answer's status and body.
+    pub fn read(&mut self) -> (u16, Vec<u8>) {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|it| it == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
@@ -87,4 +95,12 @@ impl Client {
         assert!(read > 0, "the daemon hung up");
         self.buffer.extend_from_slice(&chunk[..read]);
     }
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::Plan;
-use crate::figures::{Bar, Row, Times, median, ratio, time};
+use crate::figures::{Bar, Row, Times, median, ratio};
+use crate::http::Client;
 use crate::site::{Running, Site, owners, until};
 
 /// One round: allocations a second, and how long each took.
@@ -64,15 +66,7 @@ pub fn rows(plan: &Plan) -> Vec<Row> {
 
 fn styxy(plan: &Plan, clients: usize, count: usize, owners: &[Running]) -> Round {
     let site = Site::started(&plan.styxy);
-    share(clients, count, owners, |owners, count| {
-        let mut client = site.client();
-        let mut times = Times::default();
-        for owner in owners.iter().cycle().take(count) {
-            let body = json!({"service_type": "dev", "process_id": owner.pid()}).to_string();
-            times.push(client.ask("POST", "/allocate", &body).accepted().took);
-        }
-        times
-    })
+    share((0..clients).map(|_| site.client()).collect(), count, owners)
 }
 
 fn portserver(plan: &Plan, clients: usize, count: usize, owners: &[Running]) -> Round {
@@ -86,41 +80,102 @@ fn portserver(plan: &Plan, clients: usize, count: usize, owners: &[Running]) -> 
             .stdout(Stdio::null()),
     );
     until(|| UnixStream::connect(&socket).ok());
-    share(clients, count, owners, |owners, count| {
-        let mut times = Times::default();
-        for owner in owners.iter().cycle().take(count) {
-            times.push(time(|| ask_portserver(&socket, owner.pid())).0);
-        }
-        times
-    })
+    share((0..clients).map(|_| PortserverClient::new(&socket)).collect(), count, owners)
+}
+
+/// Somebody who asks for one port after the other.
+trait PortClient {
+    /// Asks for a port for a process.
+    fn ask(&mut self, owner: u32);
+    /// Reads the answer.
+    fn take(&mut self);
+    /// What is readable when it is there.
+    fn stream(&self) -> &UnixStream;
+}
+
+impl PortClient for Client {
+    fn ask(&mut self, owner: u32) {
+        let body = json!({"service_type": "dev", "process_id": owner}).to_string();
+        self.send("POST", "/allocate", &body);
+    }
+
+    fn take(&mut self) {
+        let (status, _) = self.read();
+        assert_eq!(status, 201, "no port");
+    }
+
+    fn stream(&self) -> &UnixStream {
+        self.stream()
+    }
 }
 
 /// Its protocol: a connection for each port; the pid goes out, the port comes in.
-fn ask_portserver(socket: &Path, pid: u32) {
-    let mut stream = UnixStream::connect(socket).expect("portserver is there");
-    stream.write_all(format!("{pid}\n").as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    assert!(answer.trim().parse::<u16>().is_ok(), "portserver has no port");
+struct PortserverClient<'a> {
+    socket: &'a Path,
+    stream: UnixStream,
 }
 
-/// Shares the work among clients, each on a thread of its own.
-fn share(
-    clients: usize,
-    count: usize,
-    owners: &[Running],
-    work: impl Fn(&[Running], usize) -> Times + Sync,
-) -> Round {
+impl<'a> PortserverClient<'a> {
+    fn new(socket: &'a Path) -> Self {
+        Self { socket, stream: UnixStream::connect(socket).expect("portserver is there") }
+    }
+}
+
+impl PortClient for PortserverClient<'_> {
+    fn ask(&mut self, owner: u32) {
+        *self = Self::new(self.socket);
+        self.stream.write_all(format!("{owner}\n").as_bytes()).expect("it reads");
+    }
+
+    fn take(&mut self) {
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.trim().parse::<u16>().is_ok(), "portserver has no port");
+    }
+
+    fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
+/// Lets each client ask again as soon as it has its answer, until all have asked `count` times.
+///
+/// One thread serves all clients: 16 of them on two processors would be waiting for each other
+/// more than for any server.
+fn share<C: PortClient>(mut clients: Vec<C>, count: usize, owners: &[Running]) -> Round {
     let start = Instant::now();
     let mut times = Times::default();
-    std::thread::scope(|scope| {
-        let running: Vec<_> =
-            (0..clients).map(|_| scope.spawn(|| work(owners, count / clients))).collect();
-        for client in running {
-            times.extend(client.join().expect("a client failed"));
+    let mut owners = owners.iter().map(Running::pid).cycle().take(count);
+    let mut ask = |client: &mut C| {
+        let owner = owners.next()?;
+        let now = Instant::now();
+        client.ask(owner);
+        Some(now)
+    };
+    let mut asked: Vec<_> = clients.iter_mut().map(&mut ask).collect();
+    while asked.iter().any(Option::is_some) {
+        for index in readable(&clients, &asked) {
+            let Some(since) = asked[index] else { continue };
+            clients[index].take();
+            times.push(since.elapsed());
+            asked[index] = ask(&mut clients[index]);
         }
-    });
+    }
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let rate = (count / clients * clients) as f64 / start.elapsed().as_secs_f64();
+    let rate = count as f64 / start.elapsed().as_secs_f64();
     Round { rate, times }
+}
+
+/// Which of those who have asked have an answer.
+fn readable<C: PortClient>(clients: &[C], asked: &[Option<Instant>]) -> Vec<usize> {
+    let waiting: Vec<_> = (0..clients.len()).filter(|index| asked[*index].is_some()).collect();
+    if waiting.len() == 1 {
+        // To read is to wait.
+        return waiting;
+    }
+    let streams = waiting.iter().map(|index| clients[*index].stream());
+    let mut polled: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
+    poll(&mut polled, None).expect("sockets can be polled");
+    let ready = waiting.iter().zip(&polled).filter(|(_, polled)| !polled.revents().is_empty());
+    ready.map(|(index, _)| *index).collect()
 }
