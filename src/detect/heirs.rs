@@ -3,8 +3,9 @@
 //!
 //! A port whose owner died is free once it is known that nobody inherits it, and to read the
 //! environment of one process takes 10 µs. So what was read is remembered, and a death costs one
-//! list of /proc: 0.3 µs for each process. Nothing less would do: a process gets its number a moment
-//! before it can be seen, so whoever looked at new numbers alone would miss who is just being made.
+//! list of /proc: 0.3 µs for each process. Where the kernel has given no number since all were
+//! listed, nobody is new, and not even the list is needed. A process has its number a moment before
+//! it can be seen, so a list is one of all only if no number was given for a while before it.
 //!
 //! A process has its environment from its parent until it gets another by execve(2), and who is
 //! started calls that at once. So what is read a moment after the first look stays as it is.
@@ -46,6 +47,10 @@ pub struct Heirs {
     met: Option<Instant>,
     /// The number that had been given last before that, where the kernel tells.
     last_pid: Option<u32>,
+    /// When that was first read.
+    last_pid_since: Option<Instant>,
+    /// All who had a number then have been seen for what they are.
+    is_complete: bool,
     /// Room to read into.
     text: Vec<u8>,
 }
@@ -82,6 +87,10 @@ impl Heirs {
     /// A process in the middle of execve(2) is looked at again. Where a young one has ended, so is
     /// everybody who came meanwhile: it may have gone to the background just then, as its child.
     pub fn of(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Identified> {
+        let may_inherit = |seen: &Seen| seen.lock_id.is_some_and(|it| has(orphans, it));
+        if self.knows_everybody() && !self.seen.iter().any(may_inherit) {
+            return HashMap::new();
+        }
         let deadline = Instant::now() + EXEC_PATIENCE;
         let mut marked = Marked::new();
         self.round += 1;
@@ -103,20 +112,29 @@ impl Heirs {
     pub fn meet(&mut self) {
         if self.met.is_none_or(|met| met.elapsed() >= MEETING) {
             // Before the list: who comes while it is read is new the next time.
-            self.last_pid = procfs::last_pid().ok();
+            let last_pid = procfs::last_pid().ok();
+            if last_pid != self.last_pid {
+                self.last_pid = last_pid;
+                self.last_pid_since = Some(Instant::now());
+            }
+            let is_of_all = self.last_pid_since.is_some_and(|since| since.elapsed() >= SETTLING);
             self.round += 1;
             self.walk(&[], &mut Marked::new());
             self.met = Some(Instant::now());
+            self.is_complete = is_of_all && self.seen.iter().all(|seen| seen.is_settled);
         }
+    }
+
+    /// Whether nobody is there who was not there, and seen, at the last [`Heirs::meet`].
+    fn knows_everybody(&self) -> bool {
+        self.is_complete && self.last_pid.is_some() && procfs::last_pid().ok() == self.last_pid
     }
 
     /// Whether [`Heirs::meet`] would look at anybody. Three system calls, so that an idle second needs
     /// neither a list nor another thread.
     pub fn has_newcomers(&self) -> bool {
-        let last_pid = procfs::last_pid().ok();
         let is_recent = self.met.is_some_and(|met| met.elapsed() < LISTING);
-        let is_settled = || self.seen.iter().all(|seen| seen.is_settled);
-        last_pid.is_none() || last_pid != self.last_pid || !is_recent || !is_settled()
+        !is_recent || !self.knows_everybody()
     }
 
     /// Lists the processes, and looks at those of which nothing is sure and at those that may be
@@ -306,18 +324,52 @@ mod tests {
     #[test]
     fn nobody_is_met_where_nobody_is_new() {
         let mut heirs = settled();
-        heirs.seen.iter_mut().for_each(|seen| seen.is_settled = true);
-        until("nobody is new", || {
-            // Other tests start processes all the time.
+        let round = heirs.round;
+        // Two meetings after the last process was made; other tests make them all the time.
+        let complete = |heirs: &mut Heirs| {
             heirs.last_pid = procfs::last_pid().ok();
+            heirs.is_complete = true;
+        };
+        until("nobody is new", || {
+            complete(&mut heirs);
+            heirs.of(&orphans(&[Uuid::new_v4()])).is_empty() && heirs.round == round
+        });
+        until("nobody is to be met", || {
+            complete(&mut heirs);
             !heirs.has_newcomers()
         });
-        let child = Child::start(&mut sleeper(), "sleep");
+        let lock_id = Uuid::new_v4();
+        let mut command = sleeper();
+        let child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
         assert!(heirs.has_newcomers());
+        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
         heirs.met = None;
         heirs.meet();
-        assert!(heirs.seen.iter().any(|seen| seen.listed.pid == child.pid()));
-        assert!(heirs.has_newcomers(), "it is not settled yet");
+        assert!(heirs.has_newcomers(), "it is not settled yet, and the number is new");
+        complete(&mut heirs);
+        assert!(
+            heirs.of(&orphans(&[lock_id])).contains_key(&lock_id),
+            "it is known, and may inherit"
+        );
+    }
+
+    #[test]
+    fn a_list_is_of_all_only_when_the_last_number_is_the_same_for_a_while() {
+        let mut heirs = settled();
+        let meet = |heirs: &mut Heirs, since: Duration| {
+            heirs.met = None;
+            heirs.last_pid = procfs::last_pid().ok();
+            heirs.last_pid_since = Instant::now().checked_sub(since);
+            heirs.seen.iter_mut().for_each(|seen| {
+                seen.since = Instant::now().checked_sub(SETTLING).expect("it booted before");
+            });
+            heirs.meet();
+            heirs.is_complete
+        };
+        // Other tests make processes, so not each try can be one of all; but none is at once.
+        assert!(!meet(&mut heirs, Duration::ZERO));
+        until("it is of all", || meet(&mut heirs, SETTLING));
+        assert!(!meet(&mut heirs, SETTLING / 2));
     }
 
     /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
