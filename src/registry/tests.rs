@@ -242,6 +242,56 @@ fn the_reason_is_the_last_holder_that_went() {
     assert_eq!(reason(&mut registry), Reason::LeaseExpired);
 }
 
+/// Ends what has passed its deadline at `seconds`, and answers whether `agent` is still there.
+fn agent_lives_at(registry: &mut Registry, machine: &mut Made, seconds: u64) -> bool {
+    registry.expire(machine, later(seconds));
+    registry.instance_count() == 1
+}
+
+#[test]
+fn an_instance_without_a_process_is_lost_after_three_missed_heartbeats() {
+    let (mut registry, mut machine) = (registry(), Made::default());
+    registry.register(registration(), NOW);
+    let of_instance = Request { instance_id: Some("agent".to_owned()), ..request(1) };
+    let (lock_id, _) = made(&mut registry, &mut machine, &of_instance);
+    assert_eq!(registry.next_deadline(), Some(later(90).monotonic));
+    assert!(agent_lives_at(&mut registry, &mut machine, 60));
+    registry.heartbeat("agent", later(60)).expect("it is registered");
+    assert!(agent_lives_at(&mut registry, &mut machine, 89));
+    assert!(agent_lives_at(&mut registry, &mut machine, 149));
+    assert_eq!(registry.holder(lock_id, later(149)), Some(Holder::Instance));
+    assert_eq!(registry.commit(), []);
+
+    assert!(!agent_lives_at(&mut registry, &mut machine, 150));
+    let events = registry.commit();
+    assert_eq!(events[0], Event::InstanceLost("agent".to_owned()));
+    assert!(
+        matches!(&events[1..], [Event::Released(it, Reason::InstanceLost)] if it.lock_id == lock_id),
+        "{events:?}"
+    );
+    assert_eq!(registry.next_deadline(), None);
+}
+
+#[test]
+fn an_instance_has_a_full_period_after_a_restart() {
+    let (mut registry, mut machine) = (registry(), Made::default());
+    registry.register(registration(), NOW);
+    assert!(agent_lives_at(&mut registry, &mut machine, 89));
+    registry.resume(true, &mut machine, later(1000));
+    assert_eq!(registry.next_deadline(), Some(later(1090).monotonic));
+    assert!(agent_lives_at(&mut registry, &mut machine, 1089));
+    assert!(!agent_lives_at(&mut registry, &mut machine, 1090));
+}
+
+#[test]
+fn the_process_of_an_instance_needs_no_heartbeat() {
+    let (mut registry, mut machine) = (registry(), Made::default());
+    registry.register(Registration { process: Some(process(7)), ..registration() }, NOW);
+    assert!(agent_lives_at(&mut registry, &mut machine, 1000));
+    registry.processes_died(&[process(7)], &mut machine, later(1000));
+    assert_eq!(registry.commit(), [Event::InstanceLost("agent".to_owned())]);
+}
+
 #[test]
 fn heirs_are_looked_for_once_for_all_that_died_together() {
     let (mut registry, mut machine) = (registry(), Made::default());

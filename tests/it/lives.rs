@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, PATIENCE, Request, Running, Serve, eventually, finish, owner, port_of, serve,
+    Home, PATIENCE, Request, Running, Serve, eventually, finish, full, owner, port_of, report,
+    serve,
 };
 
 /// How soon the end of the last holder is the end of the allocation. Not at the next tick of the
@@ -221,7 +222,7 @@ fn a_listener_outlives_the_lease_that_it_came_under() {
 }
 
 #[test]
-fn a_silent_or_dead_instance_ends_what_it_alone_holds() {
+fn a_dead_instance_ends_what_it_alone_holds() {
     let home = Home::new();
     let _daemon = home.daemon();
     let (mut agent, worker) = (owner(), owner());
@@ -244,6 +245,35 @@ fn a_silent_or_dead_instance_ends_what_it_alone_holds() {
     assert!(home.allocation(&leased["lock_id"]).is_some(), "its lease has not ended");
     let list = home.get("/instance/list").expect(200);
     assert_eq!(list["instances"], json!([]), "{list:#}");
+}
+
+#[test]
+fn a_silent_instance_ends_what_it_alone_holds_after_three_missed_heartbeats() {
+    const SILENCE: Duration = Duration::from_secs(90);
+    if !full() {
+        return report("in the short form not how long a silent instance lives");
+    }
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let register = |id: &str| {
+        home.post("/instance/register", json!({ "instance_id": id })).expect(201);
+        let body = json!({ "service_type": "dev", "instance_id": id });
+        home.post("/allocate", body).expect(201)["lock_id"].clone()
+    };
+    let start = Instant::now();
+    let (silent, beating) = (register("silent"), register("beating"));
+
+    eventually(SILENCE + Duration::from_secs(10), || {
+        // More often than anybody has to, so that a busy machine makes no difference.
+        home.post("/instance/heartbeat", json!({ "instance_id": "beating" })).expect(200);
+        if home.allocation(&silent).is_none() { Ok(()) } else { Err("it lives".to_owned()) }
+    });
+
+    assert!(start.elapsed() >= SILENCE, "ended after {:?}", start.elapsed());
+    assert!(home.allocation(&beating).is_some(), "its instance beats");
+    let list = home.get("/instance/list").expect(200);
+    let ids: Vec<_> = list["instances"].as_array().expect("a list").iter().collect();
+    assert!(matches!(ids[..], [one] if one["instance_id"] == "beating"), "{list:#}");
 }
 
 #[test]
