@@ -16,12 +16,23 @@ pub(crate) struct Socket {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fake {
     pub(crate) alive: BTreeSet<Process>,
+    /// Whose `STYXY_LOCK_ID` processes were born with.
+    pub(crate) marks: BTreeMap<Process, Uuid>,
     /// Ports that programs use whom the registry does not know.
     pub(crate) used: BTreeSet<u16>,
     pub(crate) sockets: BTreeMap<u16, Socket>,
     pub(crate) gone: BTreeSet<String>,
     /// The ports that were probed in the last step.
     pub(crate) probed: Vec<u16>,
+}
+
+impl Fake {
+    /// The first living process with that lock id.
+    pub(crate) fn heir(&self, lock_id: Uuid) -> Option<Owner> {
+        let is_marked = |process: &&Process| self.marks.get(process) == Some(&lock_id);
+        let process = *self.alive.iter().find(is_marked)?;
+        Some(Owner { process, started_at: 0, implicit: false })
+    }
 }
 
 impl Machine for Fake {
@@ -48,8 +59,9 @@ impl Machine for Fake {
         self.alive.contains(&process)
     }
 
-    fn heirs(&mut self, _: &[Orphan]) -> HashMap<Uuid, Owner> {
-        HashMap::new()
+    fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner> {
+        let heir = |orphan: &Orphan| Some((orphan.lock_id, self.heir(orphan.lock_id)?));
+        orphans.iter().filter_map(heir).collect()
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Any order of operations against the registry, on a machine that is made up.
 
 mod machine;
+mod model;
 mod rules;
 mod steps;
 

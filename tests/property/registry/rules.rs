@@ -12,8 +12,9 @@ pub(crate) fn check(world: &World, step: &Step) {
     assignments_are_not_shared(world);
     allocations_are_never_probed(world, step);
     forbidden_ports_are_never_given(world);
-    everything_that_lives_is_held(world, step);
-    nothing_that_is_held_ends(world, step);
+    what_is_held_lives_and_nothing_else(world, step);
+    an_instance_lives_while_it_is_heard_of(world, step);
+    no_deadline_is_slept_through(world, step);
 }
 
 fn ports_are_not_shared(world: &World) {
@@ -54,37 +55,30 @@ fn forbidden_ports_are_never_given(world: &World) {
     }
 }
 
-/// What holds an allocation, worked out anew from the machine's facts.
-fn is_held(world: &World, allocation: &Allocation) -> bool {
-    let listens = world.machine.sockets.get(&allocation.port).is_some_and(|socket| socket.own);
-    let owner = allocation.owner.is_some_and(|owner| {
-        let alive = world.machine.alive.contains(&owner.process);
-        let has_served = owner.implicit && world.listened.contains(&allocation.lock_id);
-        alive && !has_served
+/// Held is what lives, and nothing else: by whom, and until when.
+fn what_is_held_lives_and_nothing_else(world: &World, step: &Step) {
+    let expected = world.model.lives.iter().map(|(lock_id, life)| {
+        let until = life.lease.map(|lease| lease.until);
+        (*lock_id, (life.port, life.owner, life.instance_id.as_ref(), until))
     });
-    let instance = allocation.owner.is_none()
-        && allocation.instance_id.as_ref().is_some_and(|id| {
-            world.registry.instances().any(|instance| instance.instance_id == *id)
-        });
-    let lease = allocation
-        .lease
-        .is_some_and(|lease| Duration::from_millis(lease.until_ms) > world.now.monotonic);
-    listens || owner || instance || lease
+    let found = world.registry.allocations().map(|it| {
+        let until = it.lease.map(|lease| Duration::from_millis(lease.until_ms));
+        (it.lock_id, (it.port, it.owner, it.instance_id.as_ref(), until))
+    });
+    let (found, expected): (BTreeMap<_, _>, BTreeMap<_, _>) = (found.collect(), expected.collect());
+    assert_eq!(found, expected, "after {step:?}");
 }
 
-fn everything_that_lives_is_held(world: &World, step: &Step) {
-    for allocation in world.registry.allocations() {
-        assert!(is_held(world, allocation), "{step:?} left {allocation:?}");
-    }
+fn an_instance_lives_while_it_is_heard_of(world: &World, step: &Step) {
+    let found: Vec<_> = world.registry.instances().map(|it| &it.instance_id).collect();
+    let expected: Vec<_> = world.model.instances.keys().collect();
+    assert_eq!(found, expected, "after {step:?}");
 }
 
-fn nothing_that_is_held_ends(world: &World, step: &Step) {
-    if matches!(step, Step::Release(_) | Step::Cleanup { force: true, .. }) {
-        return;
-    }
-    for allocation in &world.before {
-        if world.registry.allocation(allocation.lock_id).is_none() {
-            assert!(!is_held(world, allocation), "{step:?} ended {allocation:?}");
-        }
+/// Whoever waits for the next deadline misses nothing.
+fn no_deadline_is_slept_through(world: &World, step: &Step) {
+    if let Some(end) = world.model.first_end() {
+        let deadline = world.registry.next_deadline();
+        assert!(deadline.is_some_and(|it| it <= end), "{step:?}: {deadline:?}, not {end:?}");
     }
 }

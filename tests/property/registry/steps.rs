@@ -1,6 +1,6 @@
 //! What can happen, and a world that it happens to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use styxy::registry::{
 use uuid::Uuid;
 
 use super::machine::{Fake, Socket};
+use super::model::Model;
 
 /// A small machine, so that things meet: few ports, few names, few processes.
 const CONFIG: &str = "
@@ -40,7 +41,11 @@ pub(crate) enum Step {
     },
     Heartbeat(u8),
     RemoveInstance(u8),
-    Born(u8),
+    Born {
+        pid: u8,
+        /// Whose `STYXY_LOCK_ID` it has in its environment.
+        of: Option<prop::sample::Index>,
+    },
     Dies(u8),
     Listens {
         at: prop::sample::Index,
@@ -128,7 +133,7 @@ impl Step {
                 .prop_map(|(id, pid)| Self::Register { id, pid }),
             1 => (0..2_u8).prop_map(Self::Heartbeat),
             1 => (0..2_u8).prop_map(Self::RemoveInstance),
-            2 => (0..4_u8).prop_map(Self::Born),
+            2 => (0..4_u8, prop::option::of(index())).prop_map(|(pid, of)| Self::Born { pid, of }),
             2 => (0..4_u8).prop_map(Self::Dies),
             3 => (index(), 0..4_u8, any::<bool>())
                 .prop_map(|(at, pid, own)| Self::Listens { at, pid, own }),
@@ -169,10 +174,10 @@ pub(crate) struct World {
     pub(crate) machine: Fake,
     pub(crate) now: Moment,
     pub(crate) journal: Vec<Change>,
-    /// The allocations before the last step.
+    /// The allocations before the last step: none of them is probed.
     pub(crate) before: Vec<Allocation>,
-    /// Which allocations had an own listener while somebody looked.
-    pub(crate) listened: BTreeSet<Uuid>,
+    /// What there should be.
+    pub(crate) model: Model,
     /// Pids by number, with the start time of their last life.
     births: BTreeMap<u8, u64>,
     made: u128,
@@ -186,7 +191,7 @@ impl World {
             now: Moment { monotonic: Duration::from_secs(1000), unix_ms: 1_700_000_000_000 },
             journal: Vec::new(),
             before: Vec::new(),
-            listened: BTreeSet::new(),
+            model: Model::default(),
             births: BTreeMap::new(),
             made: 0,
         }
@@ -221,7 +226,7 @@ impl World {
             now: self.now,
             journal: self.journal.clone(),
             before: Vec::new(),
-            listened: self.listened.clone(),
+            model: self.model.clone(),
             births: self.births.clone(),
             made: self.made,
         }
@@ -234,20 +239,7 @@ impl World {
         let granted = self.perform(step);
         self.journal.extend_from_slice(self.registry.changes());
         self.registry.commit();
-        for before in &self.before {
-            // Handed over to somebody else: a life of its own.
-            let now = self.registry.allocation(before.lock_id);
-            if now.is_some_and(|now| now.owner != before.owner) {
-                self.listened.remove(&before.lock_id);
-            }
-        }
-        for allocation in self.registry.allocations() {
-            if self.machine.sockets.get(&allocation.port).is_some_and(|socket| socket.own)
-                && allocation.taken_over
-            {
-                self.listened.insert(allocation.lock_id);
-            }
-        }
+        self.model.settle(&self.machine, self.now.monotonic);
         granted
     }
 
@@ -255,52 +247,44 @@ impl World {
         if matches!(step, Step::Restart) {
             return;
         }
-        let now = self.now;
+        let (now, model) = (self.now, self.model.clone());
         self.perform(step);
         self.registry.rollback();
         self.now = now;
+        self.model = model;
     }
 
     fn perform(&mut self, step: &Step) -> Option<Granted> {
         let now = self.now;
         match step {
-            Step::Allocate(wish) => {
-                let request = self.request(wish);
-                let granted = self.registry.allocate(&request, &mut self.machine, now);
-                return granted.ok();
-            }
+            Step::Allocate(wish) => return self.allocate(wish),
             Step::Release(at) => {
                 if let Some(lock_id) = self.pick(*at) {
                     self.registry.release(lock_id).expect("it is there");
+                    self.model.lives.remove(&lock_id);
                 }
             }
             Step::Renew(at, seconds) => {
                 if let Some(lock_id) = self.pick(*at) {
-                    let length = Some(Duration::from_secs(*seconds));
-                    self.registry.renew(lock_id, length, now).expect("it is there");
+                    let length = Duration::from_secs(*seconds);
+                    self.registry.renew(lock_id, Some(length), now).expect("it is there");
+                    self.model.renewed(lock_id, length, now.monotonic);
                 }
             }
-            Step::Register { id, pid } => {
-                let registration = Registration {
-                    instance_id: format!("instance-{id}"),
-                    working_directory: None,
-                    process: pid.map(|pid| self.living(pid)),
-                    metadata: serde_json::Map::default(),
-                };
-                self.registry.register(registration, now);
-            }
+            Step::Register { id, pid } => self.register(*id, *pid),
             Step::Heartbeat(id) => {
+                let id = format!("instance-{id}");
+                self.model.heard(&id, now.monotonic);
                 // An unknown one is refused, and that is all.
-                let _ = self.registry.heartbeat(&format!("instance-{id}"), now);
+                let _ = self.registry.heartbeat(&id, now);
             }
             Step::RemoveInstance(id) => {
                 let id = format!("instance-{id}");
                 // An unknown one is refused, and that is all.
                 let _ = self.registry.remove_instance(&id, &mut self.machine, now);
+                self.model.instances.remove(&id);
             }
-            Step::Born(pid) => {
-                self.living(*pid);
-            }
+            Step::Born { pid, of } => self.bear(*pid, *of),
             Step::Dies(pid) => self.die(*pid),
             Step::Listens { at, pid, own } => {
                 if let Some(port) = self.pick(*at).and_then(|id| self.registry.allocation(id)) {
@@ -349,14 +333,39 @@ impl World {
                 let only = number.map(project);
                 let scope = |it: &Allocation| only.is_none() || it.project_path == only;
                 self.registry.cleanup(*force, scope, &mut self.machine, now);
+                if *force {
+                    self.model.lives.retain(|_, it| only.is_some() && it.project_path != only);
+                }
             }
             Step::Sweep => self.registry.sweep(&mut self.machine, now),
             Step::Restart => {
                 self.registry = self.replayed().registry;
                 self.registry.resume(true, &mut self.machine, now);
+                self.model.restarted(&self.machine, now.monotonic);
             }
         }
         None
+    }
+
+    fn allocate(&mut self, wish: &Wish) -> Option<Granted> {
+        let request = self.request(wish);
+        let granted = self.registry.allocate(&request, &mut self.machine, self.now).ok()?;
+        let port = self.registry.allocation(granted.lock_id).expect("it was granted").port;
+        let what = (granted.lock_id, port);
+        self.model.granted(&request, what, &self.machine, self.now.monotonic);
+        Some(granted)
+    }
+
+    fn register(&mut self, id: u8, pid: Option<u8>) {
+        let registration = Registration {
+            instance_id: format!("instance-{id}"),
+            working_directory: None,
+            process: pid.map(|pid| self.living(pid)),
+            metadata: serde_json::Map::default(),
+        };
+        let Registration { instance_id, process, .. } = &registration;
+        self.model.registered(instance_id, *process, self.now.monotonic);
+        self.registry.register(registration, self.now);
     }
 
     fn pick(&self, at: prop::sample::Index) -> Option<Uuid> {
@@ -376,12 +385,24 @@ impl World {
         process
     }
 
+    fn bear(&mut self, pid: u8, of: Option<prop::sample::Index>) {
+        let before = self.machine.alive.len();
+        let process = self.living(pid);
+        // Who lives already keeps the environment that it has.
+        if self.machine.alive.len() > before
+            && let Some(lock_id) = of.and_then(|at| self.pick(at))
+        {
+            self.machine.marks.insert(process, lock_id);
+        }
+    }
+
     fn die(&mut self, pid: u8) {
         let dead = self.machine.alive.iter().find(|it| it.pid == u32::from(pid)).copied();
         if let Some(process) = dead {
             self.machine.alive.remove(&process);
             self.machine.sockets.retain(|_, socket| socket.process != process);
             self.registry.processes_died(&[process], &mut self.machine, self.now);
+            self.model.died(process, &self.machine);
         }
     }
 
