@@ -21,4 +21,6 @@ pub mod registry;
 mod small_file;
 mod socket_http;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod text;

@@ -16,6 +16,7 @@ use crate::api::{AllocateRequest, ErrorResponse};
 use crate::config::Config;
 use crate::coordinator::{Answer, Call};
 use crate::paths::Paths;
+use crate::testing::skip;
 
 /// A server whose every connection answers its requests with the texts of one script, in order,
 /// and then closes. It ends after the last script, and hands out the requests that it got.
@@ -294,7 +295,7 @@ impl Drop for Nobody {
 #[test]
 fn a_daemon_of_another_user_is_not_ours() -> Outcome {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be another user");
+        skip("only root can be another user");
         return Ok(());
     }
     let (nobody, said) = Nobody::serve("socket.create_server(('127.0.0.1', 0))")?;

@@ -257,6 +257,7 @@ mod tests {
 
     use super::*;
     use crate::detect::testing::{Child, sleeper, until};
+    use crate::testing::skip;
 
     /// Allocations whose owner is nobody that can be seen.
     fn orphans(lock_ids: &[Uuid]) -> Vec<Orphan> {
@@ -413,7 +414,7 @@ mod tests {
     #[test]
     fn who_has_the_pid_of_one_that_was_known_is_looked_at() {
         if !geteuid().is_root() {
-            return; // Only root can choose a pid.
+            return skip("only root can choose a pid");
         }
         let lock_id = Uuid::new_v4();
         let mut first = Child::start(&mut sleeper(), "sleep");
@@ -452,7 +453,7 @@ mod tests {
     #[test]
     fn a_process_of_another_user_inherits_nothing() {
         if !geteuid().is_root() {
-            return; // Only root can start one.
+            return skip("only root can start a process of another user");
         }
         let lock_id = Uuid::new_v4();
         let mut command = Command::new("setpriv");

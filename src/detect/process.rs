@@ -269,6 +269,7 @@ mod tests {
 
     use super::*;
     use crate::detect::testing::{Child, leaderless, sleeper, until};
+    use crate::testing::skip;
 
     #[test]
     fn a_process_that_can_be_seen_has_memory() {
@@ -379,7 +380,7 @@ mod tests {
     #[test]
     fn a_process_of_another_user_is_told_by_its_effective_user() {
         if !geteuid().is_root() {
-            return; // Only root can start one.
+            return skip("only root can start a process of another user");
         }
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--clear-groups", "sleep", "600"]);

@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use crate::detect::sockets::testing::{free_port, without_ipv6, without_netlink};
 use crate::detect::testing::until;
+use crate::testing::skip;
 
 const ADDRESSES: [&str; 6] = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"];
 
@@ -159,7 +160,7 @@ fn a_privileged_port_is_forbidden() {
     let lowest = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         .map_or(1024, |text| text.trim().parse().expect("a number"));
     if lowest < 2 {
-        return;
+        return skip("everybody may bind every port");
     }
     thread::scope(|scope| {
         scope.spawn(|| {
