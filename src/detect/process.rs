@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Once;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
@@ -60,13 +61,22 @@ pub fn identify(pid: u32) -> Result<Identified, &'static str> {
 }
 
 /// The pidfd of a process that exists, or none where this kernel, its limits or a filter refuse it.
+/// That is said the first time: most often it stays so.
 fn open_pidfd(pid: u32) -> Result<Option<OwnedFd>, &'static str> {
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(ABSENT)?;
     match pidfd_open(raw, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Some(pidfd)),
         // EINVAL, and ENOENT since Linux 6.15: the id of a thread that is not its process's first.
         Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Err(ABSENT),
-        Err(_) => Ok(None),
+        Err(refused) => {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::warn!(
+                    "pidfd_open(2) is refused ({refused}): ends of processes are seen within reap_interval"
+                );
+            });
+            Ok(None)
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sockets as the kernel lists them: netlink sock_diag, /proc/net where netlink is refused.
 //!
 //! Every question is put to netlink first. It fails for good in some sandboxes and in kernels
-//! without the module, and a failed attempt costs a microsecond, so nothing is remembered of it.
+//! without the module, and a failed attempt costs a microsecond, so nothing is remembered of it but
+//! that it was said.
 //! The functions keep no state: any thread may call them, and is told of its own network namespace.
 
 mod filter;
@@ -14,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
+use std::sync::Once;
 
 use netlink_packet_sock_diag::constants::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN};
 
@@ -107,6 +109,7 @@ pub fn peer_uid(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<u32>> 
         return Ok(None);
     }
     let row = netlink::connection(client.0, client.1).or_else(|refused| {
+        say_refused(&refused);
         let ports = Ports::One(peer.port());
         let every = Query { protocol: Protocol::Tcp, states: u32::MAX, ports };
         let rows = procfs::rows(every).map_err(|error| neither(&refused, &error))?;
@@ -210,9 +213,17 @@ impl Row {
 
 fn rows(query: Query<'_>) -> io::Result<Vec<Row>> {
     netlink::rows(query).or_else(|refused| {
-        tracing::debug!(error = %refused, "sock_diag does not answer, reading /proc/net");
+        say_refused(&refused);
         procfs::rows(query).map_err(|error| neither(&refused, &error))
     })
+}
+
+/// Says the first time that /proc/net has to do. It would be the same with every question.
+fn say_refused(refused: &io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!("sock_diag does not answer ({refused}): /proc/net is read, which is slower");
+    });
 }
 
 /// Neither source answered.

@@ -8,13 +8,16 @@ use crate::support::{
     serve, skip,
 };
 
-/// `python3 -c` that refuses the socket family `argv[1]` as sandboxes do, by a filter of system
-/// calls (seccomp(2)), and then runs `argv[2:]`.
+/// `python3 -c` that refuses the socket family `argv[1]`, or pidfd_open(2), as sandboxes do, by a
+/// filter of system calls (seccomp(2)), and then runs `argv[2:]`.
 const REFUSING: &str = "\
 import ctypes, os, platform, struct, sys
 call = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
-steps = [(0x20, 0, 0), (0x15, 3, call), (0x20, 0, 16), (0x15, 1, int(sys.argv[1])),
-         (0x06, 0, 0x00050000 | 97), (0x06, 0, 0x7fff0000)]
+if sys.argv[1] == 'pidfd_open':
+    steps = [(0x20, 0, 0), (0x15, 1, 434), (0x06, 0, 0x00050000 | 1), (0x06, 0, 0x7fff0000)]
+else:
+    steps = [(0x20, 0, 0), (0x15, 3, call), (0x20, 0, 16), (0x15, 1, int(sys.argv[1])),
+             (0x06, 0, 0x00050000 | 97), (0x06, 0, 0x7fff0000)]
 code = b''.join(struct.pack('HBBI', code, 0, jump, k) for code, jump, k in steps)
 text = ctypes.create_string_buffer(code, len(code))
 class Program(ctypes.Structure):
@@ -28,15 +31,22 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 const INET6: &str = "10";
 const NETLINK: &str = "16";
+const PIDFD: &str = "pidfd_open";
 
-/// The command without that socket family.
-fn without(family: &str, command: &Command) -> Command {
-    behind(command, &["python3", "-c", REFUSING, family])
+/// The command without that socket family or system call.
+fn without(what: &str, command: &Command) -> Command {
+    behind(command, &["python3", "-c", REFUSING, what])
 }
 
-/// A daemon without that socket family, to be killed.
-fn daemon_without(home: &Home, family: &str) -> Running {
-    let mut command = without(family, &home.styxy_command(&["daemon", "run"]));
+/// How often a daemon's log says something.
+fn times_said(home: &Home, what: &str) -> usize {
+    let log = std::fs::read_to_string(home.path("daemon.log")).expect("a log");
+    log.matches(what).count()
+}
+
+/// A daemon without that, to be killed.
+fn daemon_without(home: &Home, what: &str) -> Running {
+    let mut command = without(what, &home.styxy_command(&["daemon", "run"]));
     let log = std::fs::File::create(home.path("daemon.log")).expect("a log file");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let daemon = Running::spawn(&mut command);
@@ -93,9 +103,26 @@ fn where_netlink_is_refused_proc_net_does_and_the_doctor_says_so() {
     finish(socket.args(["-c", asks])).exits(1).complains("Address family not supported");
     let _daemon = daemon_without(&home, NETLINK);
     a_daemon_does_its_work(&home);
+    assert_eq!(times_said(&home, " WARN "), 1);
+    assert_eq!(times_said(&home, "sock_diag does not answer (Address family"), 1, "once, not each");
 
     let doctor = finish(&mut without(NETLINK, &home.styxy_command(&["doctor"])));
     assert!(doctor.stdout.contains("sock_diag does not answer"), "{}", doctor.whole());
+}
+
+#[test]
+fn where_pidfds_are_refused_the_safety_net_does_and_the_log_says_so() {
+    let home = Home::new();
+    home.configure("reap_interval = \"1s\"");
+    let mut pidfd = without(PIDFD, &home.command("python3"));
+    finish(pidfd.args(["-c", "import os; os.pidfd_open(1)"])).exits(1).complains("not permitted");
+    let _daemon = daemon_without(&home, PIDFD);
+    a_daemon_does_its_work(&home);
+    assert_eq!(times_said(&home, " WARN "), 1);
+    assert_eq!(times_said(&home, "pidfd_open(2) is refused"), 1, "once, not each time");
+
+    let doctor = finish(&mut without(PIDFD, &home.styxy_command(&["doctor"])));
+    assert!(doctor.stdout.contains("pidfd_open(2) is refused"), "{}", doctor.whole());
 }
 
 #[test]
@@ -106,6 +133,8 @@ fn where_no_socket_is_of_ipv6_ports_are_tried_on_ipv4() {
     finish(socket.args(["-c", asks])).exits(1).complains("Address family not supported");
     let _daemon = daemon_without(&home, INET6);
     a_daemon_does_its_work(&home);
+    assert_eq!(times_said(&home, "sock_diag does not answer"), 0);
+    assert_eq!(times_said(&home, "pidfd_open(2)"), 0);
 
     let doctor = finish(&mut without(INET6, &home.styxy_command(&["doctor"])));
     assert!(doctor.stdout.contains("ports are tried on IPv4 alone"), "{}", doctor.whole());
