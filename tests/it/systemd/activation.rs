@@ -21,7 +21,10 @@ fn enabled_and_not_running_it_answers_and_is_active() {
     ada.enable();
     assert_eq!(ada.service_pid(), 0, "nobody has asked yet");
 
-    let answer = ada.ask(&["allocate", "-s", "dev", "-n", "web"]);
+    ada.shell("mkdir -p shop/.git").ok();
+    let owner = ada.owner().to_string();
+    let allocate = ["allocate", "-s", "dev", "-n", "web", "--project", "shop", "--pid", &owner];
+    let answer = ada.ask(&allocate);
     assert_eq!(ada.show("styxy.service", "ActiveState"), "active");
     assert_eq!(ada.show("styxy.service", "Type"), "notify");
     let status = ada.ask(&["daemon", "status"]);
@@ -30,23 +33,29 @@ fn enabled_and_not_running_it_answers_and_is_active() {
     let socket = format!("unix:/run/user/{}/styxy/styxy.sock", ada.id());
     assert_eq!(status["listening"], serde_json::json!(["127.0.0.1:9876", socket]));
 
-    // The journal has the line with its fields.
+    // The journal has the lines with their fields, and finds them by each.
     let port = answer["port"].to_string();
-    let entry = eventually(PATIENCE, || {
-        let found = machine.run(
-            "journalctl",
-            &[
-                "--quiet",
-                "--output=json",
-                "_SYSTEMD_USER_UNIT=styxy.service",
-                &format!("STYXY_PORT={port}"),
-            ],
-        );
-        serde_json::from_str::<serde_json::Value>(&found.stdout).map_err(|_| machine.journal())
-    });
-    assert_eq!(entry["STYXY_LOCK_ID"], answer["lock_id"]);
-    assert_eq!(entry["STYXY_SERVICE_TYPE"], "dev");
-    assert_eq!(entry["PRIORITY"], "6", "informational");
+    let entry = |fields: &[&str]| {
+        let words = ["--quiet", "--output=json", "_SYSTEMD_USER_UNIT=styxy.service"];
+        let args = [&words[..], fields].concat();
+        eventually(PATIENCE, || {
+            let found = machine.run("journalctl", &args);
+            serde_json::from_str::<serde_json::Value>(&found.stdout).map_err(|_| machine.journal())
+        })
+    };
+    let project = ada.home("shop").display().to_string();
+    let has_fields = |entry: &serde_json::Value| {
+        assert_eq!(entry["STYXY_PORT"], port.as_str(), "{entry:#}");
+        assert_eq!(entry["STYXY_LOCK_ID"], answer["lock_id"], "{entry:#}");
+        assert_eq!(entry["STYXY_SERVICE_TYPE"], "dev", "{entry:#}");
+        assert_eq!(entry["STYXY_PID"], owner.as_str(), "{entry:#}");
+        assert_eq!(entry["STYXY_PROJECT"], project.as_str(), "{entry:#}");
+        assert_eq!(entry["PRIORITY"], "6", "informational: {entry:#}");
+    };
+    let by_pid = (format!("STYXY_PORT={port}"), format!("STYXY_PID={owner}"));
+    has_fields(&entry(&[&by_pid.0, &by_pid.1, &format!("STYXY_PROJECT={project}")]));
+    ada.styxy(&["release", answer["lock_id"].as_str().expect("a lock id")]).ok();
+    has_fields(&entry(&[&by_pid.0, "STYXY_REASON=released"]));
 }
 
 #[test]
