@@ -44,6 +44,11 @@ fn of_two_users_the_second_is_served_too_and_each_sees_only_its_own() {
     assert_eq!(ada.styxy_processes(), [ada.service_pid()]);
     assert_eq!(bob.styxy_processes(), [bob.service_pid()]);
 
+    // Whose the port is, as far as Bob may see.
+    let doctor = bob.styxy(&["doctor"]);
+    let named = format!("another user (uid {}) listens on 127.0.0.1:9876", ada.id());
+    assert!(doctor.stdout.contains(&named), "{}", doctor.whole());
+
     // Bob reaches the port of Ada's daemon, and is refused.
     let refused = bob.shell("curl --silent --max-time 20 127.0.0.1:9876/allocations");
     assert_eq!(refused.ok().json()["code"], "forbidden_peer");
