@@ -17,7 +17,9 @@ use crate::detect::holders::{self, Finder};
 use crate::text::printable;
 
 /// The sockets that systemd handed over (sd_listen_fds(3)), told apart by what they are: their
-/// order differs between versions.
+/// order differs between versions. Their names (`FileDescriptorName=` of systemd.socket(5)) decide
+/// nothing. A unit of somebody's own may name its socket otherwise or not at all, and must be served
+/// all the same; and a name could only say again, or wrongly, what the kernel says of the socket.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
     tcp: Vec<TcpListener>,
@@ -48,6 +50,9 @@ pub(super) struct OwnPath {
 impl Inherited {
     /// Takes every socket that was handed over, and clears the environment that says so. One that
     /// is not served would activate the service again and again, so it is closed.
+    ///
+    /// `LISTEN_FDNAMES`, of which a person is told what can't be served, stays: without the other
+    /// variables it means nothing, and the daemon starts no other program.
     pub(super) fn take() -> Self {
         let mut inherited = Self::default();
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
