@@ -1,7 +1,8 @@
 //! Gone when nobody needs it, and back when somebody does.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -61,13 +62,23 @@ fn a_client_that_comes_at_the_moment_of_the_idle_exit_is_answered() {
     ada.enable();
     ada.wake();
     let rounds = if full() { 1_000 } else { 100 };
+    let path = machine.root(&format!("run/user/{}/styxy/styxy.sock", ada.id()));
     let left = machine.in_network(|| {
         let mut pause = Duration::from_millis(50);
         let mut known = None;
         let mut left = 0;
         for round in 0..rounds {
             sleep(pause);
-            let pid = status_pid().unwrap_or_else(|error| panic!("round {round}: {error}"));
+            // By turns over either socket.
+            let pid = if round % 2 == 0 {
+                connect().and_then(|tcp| status_pid(tcp, "localhost:9876"))
+            } else {
+                UnixStream::connect(&path).and_then(|unix| {
+                    unix.set_read_timeout(Some(PATIENCE))?;
+                    status_pid(unix, "localhost")
+                })
+            };
+            let pid = pid.unwrap_or_else(|error| panic!("round {round}: {error}"));
             // It stayed: later next time. It had left: earlier. So the very moment is met.
             let step = Duration::from_micros(50 + round * 71 % 500);
             if known.replace(pid) == Some(pid) {
@@ -104,10 +115,8 @@ fn an_idle_connection_does_not_keep_it_and_is_closed() {
 }
 
 /// Which process answers now.
-fn status_pid() -> std::io::Result<u64> {
-    let mut connection = connect()?;
-    let head = "GET /status HTTP/1.1\r\nHost: localhost:9876\r\nConnection: close\r\n\r\n";
-    connection.write_all(head.as_bytes())?;
+fn status_pid(mut connection: impl Read + Write, host: &str) -> std::io::Result<u64> {
+    write!(connection, "GET /status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
