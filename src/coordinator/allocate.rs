@@ -76,6 +76,7 @@ impl Coordinator {
         let lease = checked.lease.or(instead);
         let request = Request { owner: verified.owner, lease, ..checked };
         let granted = inner.registry.allocate(&request, &mut inner.host, now);
+        self.wake_for_engines(inner);
         let mut granted = granted.map_err(|error| self.with_nearest(error))?;
         granted.notes.extend(verified.note);
         answer(&inner.registry, granted, now)

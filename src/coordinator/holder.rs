@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::Coordinator;
+use super::{Coordinator, Inner};
 use crate::api::{AllocateRequest, AllocateResponse, Protocol, SystemUsage};
 use crate::detect::{holders, users};
 use crate::error::Error;
@@ -29,7 +29,7 @@ impl Coordinator {
         if self.lock().registry.allocation_at(wish, request.protocol).is_some() {
             return;
         }
-        self.ask_engines_if_old();
+        self.want_engines();
         if let Some(usage) = self.usage(wish, request.protocol)
             // Why not the port that was asked for is always said first.
             && let Some(note) = answer.notes.first_mut()
@@ -55,7 +55,7 @@ impl Coordinator {
                 system_usage: None,
                 instead,
             } => {
-                self.ask_engines_if_old();
+                self.want_engines();
                 let system_usage = self.usage(port, Protocol::Both).map(Box::new);
                 Error::PortUnavailable { port, reason, allocated_to: None, system_usage, instead }
             }
@@ -63,7 +63,23 @@ impl Coordinator {
         }
     }
 
-    /// Sees what containers publish, unless that is known.
+    /// Has the container engines asked soon, by the upkeep: what is said now goes by their last
+    /// answer, because no allocation waits for an engine.
+    fn want_engines(&self) {
+        let mut inner = self.lock();
+        inner.host.want_containers();
+        self.wake_for_engines(&inner);
+    }
+
+    /// Wakes the upkeep where it is to ask the container engines sooner than it knows.
+    pub(super) fn wake_for_engines(&self, inner: &Inner) {
+        if inner.host.is_urgent() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sees what containers publish, unless that is known. Slow: it waits for the engines, a quarter
+    /// of a second at most, so it is for who asks about ports, and never for an allocation.
     pub(super) fn ask_engines_if_old(&self) {
         if self.lock().host.containers_are_old() {
             self.ask_engines();

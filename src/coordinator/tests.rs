@@ -272,3 +272,35 @@ fn who_is_refused_or_panics_takes_nothing_from_those_beside_it() {
     assert_eq!(fixture.allocated(), [lock_id(&granted)]);
     assert_eq!(fixture.journal().matches("{\"allocation\":").count(), 1);
 }
+
+#[test]
+fn an_allocation_has_the_engines_asked_and_does_not_wait_for_them() {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+    let (fixture, owner) = (Fixture::new(), Sleeper::new());
+    let socket = fixture.directory.path().join("engine.sock");
+    // It accepts nothing: who asks it waits for as long as anybody does.
+    let silent = UnixListener::bind(&socket).expect("a new socket");
+    silent.set_nonblocking(true).expect("a socket");
+    let is_asked = || silent.accept().is_ok();
+    *fixture.coordinator.engines.lock().expect("no panic") = Engines::at(vec![socket]);
+    // Nothing was ever said: that is as old as can be.
+    fixture.coordinator.upkeep();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let taken = listener.local_addr().expect("it is bound").port();
+    let wish = AllocateRequest { preferred_port: Some(taken), ..request(&owner) };
+
+    let call = |request: AllocateRequest| {
+        let answer = fixture.coordinator.call(&Call::Allocate(request), Peer::default());
+        answer.map_err(|error| fixture.coordinator.name_holder(error))
+    };
+    call(AllocateRequest { dry_run: true, ..wish.clone() }).expect("there are others");
+    assert!(fixture.woken(), "somebody was told of a port by what is known");
+    call(wish.clone()).expect("there are others");
+    call(AllocateRequest { exact: true, ..wish }).expect_err("it is taken");
+    assert!(!is_asked());
+    assert!(fixture.coordinator.upkeep().engines_due.is_some(), "it will be");
+
+    fixture.coordinator.ask_engines();
+    assert!(is_asked());
+}

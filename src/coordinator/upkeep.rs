@@ -145,7 +145,7 @@ impl Coordinator {
     }
 
     /// Asks the container engines what they publish, and looks again. Slow: an engine that hangs
-    /// takes a quarter of a second. Nobody else waits for it, and who comes while it asks goes on
+    /// takes a quarter of a second, however many there are. Nobody else waits for it, and who comes while it asks goes on
     /// with what is known.
     pub fn ask_engines(&self) {
         let mut engines = match self.engines.try_lock() {
@@ -266,7 +266,7 @@ impl Inner {
             follow_listeners,
             is_awaited,
             unknown_inodes: self.host.unknown_inodes(),
-            engines_due: self.host.engines_due(),
+            engines_due: self.host.plan_engines(),
         }
     }
 }

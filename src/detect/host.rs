@@ -28,7 +28,7 @@ use crate::registry::{
 ///
 /// The processes of new listeners are found by whoever has time for the walk, one walk at a time:
 /// [`Host::unknown_inodes`], then [`holders::Finder`] on another thread, then [`Host::learn`]. So are
-/// the container engines asked: when [`Host::engines_due`] says so, then
+/// the container engines asked: when [`Host::plan_engines`] says so, then
 /// [`Host::learn_containers`].
 #[derive(Debug, Default)]
 pub struct Host {
@@ -89,8 +89,18 @@ impl Host {
     }
 
     /// How long until the container engines are to be asked; none while nobody needs to know.
-    pub fn engines_due(&self) -> Option<Duration> {
-        self.containers.due()
+    pub fn plan_engines(&mut self) -> Option<Duration> {
+        self.containers.plan()
+    }
+
+    /// Somebody was told of a port by what is known of containers, and would be told better.
+    pub fn want_containers(&mut self) {
+        self.containers.want(Interest::Much);
+    }
+
+    /// Whether the container engines are to be asked sooner than was planned.
+    pub fn is_urgent(&self) -> bool {
+        self.containers.is_urgent()
     }
 
     /// Whether what is known of containers is too old for who asks about one port.

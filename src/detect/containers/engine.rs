@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
@@ -26,7 +27,7 @@ const WAKING: Duration = Duration::from_secs(3);
 const INSPECTIONS: usize = 16;
 
 /// The container engines of this machine. Asking them takes as long as they like, up to a quarter
-/// of a second for a question, so it is done by whoever has that time.
+/// of a second for all together, so it is done by whoever has that time.
 #[derive(Debug)]
 pub struct Engines {
     engines: Vec<Engine>,
@@ -51,7 +52,8 @@ impl Engines {
         Self::at(sockets())
     }
 
-    fn at(sockets: Vec<PathBuf>) -> Self {
+    /// The engines at these sockets.
+    pub fn at(sockets: Vec<PathBuf>) -> Self {
         let engine = |socket| Engine {
             socket,
             next: None,
@@ -64,19 +66,26 @@ impl Engines {
         Self { engines: sockets.into_iter().map(engine).collect() }
     }
 
-    /// Asks every engine that may be asked now, one after the other.
+    /// Asks every engine that may be asked now, side by side: one that hangs takes no time from the
+    /// others.
     pub fn ask(&mut self) -> Containers {
         let mut asked: Vec<PathBuf> = Vec::new();
-        for engine in &mut self.engines {
-            // The same socket has several names where one is a link: podman-docker makes one.
-            let real = engine.socket.canonicalize().unwrap_or_else(|_| engine.socket.clone());
-            if asked.contains(&real) {
-                engine.forget();
-                continue;
+        thread::scope(|scope| {
+            for engine in &mut self.engines {
+                // The same socket has several names where one is a link: podman-docker makes one.
+                let real = engine.socket.canonicalize();
+                let Some(real) = real.ok().filter(|real| !asked.contains(real)) else {
+                    engine.forget();
+                    continue;
+                };
+                asked.push(real.clone());
+                let ask = move || engine.ask(&real, Instant::now());
+                let thread = thread::Builder::new().name("engine".to_owned());
+                if let Err(error) = thread.spawn_scoped(scope, ask) {
+                    tracing::warn!("no container engine is asked: {error}");
+                }
             }
-            engine.ask(&real, Instant::now());
-            asked.push(real);
-        }
+        });
         let published = self.engines.iter().flat_map(|engine| {
             let fresh = engine.answered.is_some_and(|answered| answered.elapsed() < BELIEF);
             engine.published.iter().map(move |one| Published { fresh, ..one.clone() })
@@ -267,6 +276,24 @@ mod tests {
     }
 
     #[test]
+    fn engines_that_hang_are_waited_for_together() {
+        use std::os::unix::net::UnixListener;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let sockets: Vec<_> =
+            (0..6).map(|number| directory.path().join(format!("{number}.sock"))).collect();
+        // They accept nothing: connections wait in their backlogs.
+        let _silent: Vec<_> = sockets
+            .iter()
+            .map(|socket| UnixListener::bind(socket).expect("a new socket"))
+            .collect();
+        let begin = Instant::now();
+        Engines::at(sockets).ask();
+        let time = begin.elapsed();
+        // One after the other they take six quarters of a second.
+        assert!(time < Duration::from_secs(1), "{time:?}");
+    }
+
+    #[test]
     fn an_engine_that_answers_nonsense_is_left_alone_and_keeps_its_last_word() {
         use std::io::{Read, Write};
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -275,7 +302,7 @@ mod tests {
         let good = r#"[{"Id":"ab","Names":["/db"],"State":"running",
             "Ports":[{"PrivatePort":1,"PublicPort":4000,"Type":"tcp"}]}]"#;
         let good = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{good}", good.len());
-        let server = std::thread::spawn(move || {
+        let server = thread::spawn(move || {
             for answer in [good.as_str(), "nonsense\r\n\r\n"] {
                 let (mut client, _) = listener.accept().expect("a client");
                 // A socket that is closed unread is reset.

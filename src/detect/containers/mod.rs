@@ -1,9 +1,9 @@
 //! Containers: what Docker and Podman publish, asked in the background and remembered.
 //!
 //! A port that a container publishes shows as a socket of root's dockerd, docker-proxy or conmon,
-//! or as no socket at all (netfilter rules); only the engine knows whose it is. An answer of ours
-//! never waits for an engine: it goes by what the engines said last, and by nothing once that is
-//! old.
+//! or as no socket at all (netfilter rules); only the engine knows whose it is. An allocation never
+//! waits for an engine: it goes by what the engines said last, and by nothing once that is old. Who
+//! asks about ports (`check`, `scan`) waits a quarter of a second at most.
 
 mod engine;
 mod listing;
@@ -76,6 +76,8 @@ pub struct Containers {
     by_id: HashMap<String, Arc<Container>>,
     asked: Option<Instant>,
     interest: Interest,
+    /// The interest that whoever plans the questions knows of.
+    planned: Interest,
 }
 
 impl Containers {
@@ -92,7 +94,7 @@ impl Containers {
             ports.sort_by_key(|one| !one.container.running);
         }
         let by_id = containers.into_iter().map(|one| (one.id.clone(), one)).collect();
-        Self { by_port, by_id, asked: Some(asked), interest: Interest::None }
+        Self { by_port, by_id, asked: Some(asked), ..Self::default() }
     }
 
     /// Takes in a new answer, and says whether it is another one.
@@ -109,7 +111,8 @@ impl Containers {
 
     /// How long until the engines are to be asked; none while nobody needs to know. The first time
     /// is at once.
-    pub fn due(&self) -> Option<Duration> {
+    pub fn plan(&mut self) -> Option<Duration> {
+        self.planned = self.interest;
         let Some(asked) = self.asked else { return Some(Duration::ZERO) };
         let interval = match self.interest {
             Interest::None => return None,
@@ -117,6 +120,11 @@ impl Containers {
             Interest::Much => SOON,
         };
         Some(interval.saturating_sub(asked.elapsed()))
+    }
+
+    /// Whether somebody needs an answer sooner than was planned.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.interest > self.planned
     }
 
     /// Whether the last answer is too old for who asks about one port.

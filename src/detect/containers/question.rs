@@ -1,7 +1,7 @@
 //! One question to a container engine: HTTP over its unix socket, bounded in time and size.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr};
@@ -11,7 +11,7 @@ use ureq::{Agent, Error};
 
 use crate::socket_http::{self, Deadline, NoResolver, SocketTransport};
 
-/// How long one question may take, its connection included.
+/// How long all questions of one round to an engine may take together, connections included.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The longest answer that is read, in bytes: thousands of containers.
@@ -37,20 +37,22 @@ pub(super) struct Answer<T> {
 #[derive(Debug)]
 pub(super) struct Asker {
     agent: Agent,
+    deadline: Instant,
 }
 
 impl Asker {
+    /// For one round of questions: its time runs from now.
     pub(super) fn new(socket: &Path) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
-            .timeout_global(Some(PATIENCE))
             .user_agent(concat!("styxy/", env!("CARGO_PKG_VERSION")))
             .accept("application/json")
             .build();
         let connector = UnixConnector(socket.to_owned());
-        Self { agent: Agent::with_parts(config, connector, NoResolver) }
+        let agent = Agent::with_parts(config, connector, NoResolver);
+        Self { agent, deadline: Instant::now() + PATIENCE }
     }
 
     /// `GET PATH` of the Docker Engine API. A Docker that is too new for version 1.40 says 400; the
@@ -65,7 +67,12 @@ impl Asker {
     }
 
     fn get_at<T: DeserializeOwned>(&self, path: &str) -> Result<Option<Answer<T>>, Failure> {
-        let mut response = self.agent.get(format!("http://localhost{path}")).call()?;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Failure::Bad("it is too slow".to_owned()));
+        }
+        let request = self.agent.get(format!("http://localhost{path}"));
+        let mut response = request.config().timeout_global(Some(left)).build().call()?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::BAD_REQUEST => return Ok(None),
@@ -116,7 +123,6 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::thread;
-    use std::time::Instant;
 
     use serde_json::Value;
 
@@ -182,6 +188,19 @@ mod tests {
             drop(client);
         })));
         drop(end);
+    }
+
+    #[test]
+    fn all_questions_of_a_round_have_one_time() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("engine.sock");
+        let _silent = UnixListener::bind(&path).expect("a new socket");
+        let begin = Instant::now();
+        let asker = Asker::new(&path);
+        for _ in 0..4 {
+            assert!(matches!(asker.get::<Value>("/x"), Err(Failure::Bad(_))));
+        }
+        assert!(begin.elapsed() < PATIENCE * 3, "{:?}", begin.elapsed());
     }
 
     #[test]
