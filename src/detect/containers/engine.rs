@@ -9,8 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
+use serde::Deserialize as _;
+use serde_json::Value;
 
-use super::listing::{Inspected, Listed, ListedPort};
+use super::listing::{Inspected, Listed, ListedPort, right};
 use super::question::{Asker, Failure};
 use super::{BELIEF, Container, Containers, Published};
 
@@ -152,9 +154,9 @@ impl Engine {
     fn list(&mut self, socket: &Path) -> Result<(), Failure> {
         let Ok(metadata) = std::fs::metadata(socket) else { return Err(Failure::Absent) };
         let asker = Asker::new(socket);
-        let answer = asker.get::<Vec<Listed>>("/containers/json?all=true")?;
+        let answer = asker.get::<Vec<Value>>("/containers/json?all=true")?;
         let engine = if answer.server.starts_with("Libpod") { "podman" } else { "docker" };
-        let mut listed = answer.value;
+        let mut listed: Vec<Listed> = right(answer.value);
         self.inspect(&mut listed, &asker);
         self.forget();
         for one in listed {
@@ -167,9 +169,7 @@ impl Engine {
 
     /// Finds out the ports that stopped containers will publish where the list is silent on them.
     fn inspect(&mut self, containers: &mut [Listed], asker: &Asker) {
-        let is_silent = |it: &Listed| {
-            !it.is_running() && it.has_plain_id() && it.ports.iter().flatten().next().is_none()
-        };
+        let is_silent = |it: &Listed| !it.is_running() && it.has_plain_id() && it.ports.is_empty();
         let mut left = INSPECTIONS;
         let mut seen = HashMap::new();
         for container in containers.iter_mut().filter(|it| is_silent(it)) {
@@ -179,16 +179,17 @@ impl Engine {
                 None => {
                     left -= 1;
                     let path = format!("/containers/{}/json", container.id);
-                    let Ok(answer) = asker.get::<Inspected>(&path) else {
+                    let Ok(answer) = asker.get::<Value>(&path) else {
                         // Removed meanwhile, or the engine is slow: then no more of it now.
                         left = 0;
                         continue;
                     };
-                    answer.value.ports()
+                    let inspected = Inspected::deserialize(answer.value);
+                    inspected.map(|it| it.ports()).unwrap_or_default()
                 }
             };
             seen.insert(container.id.clone(), ports.clone());
-            container.ports = Some(ports);
+            container.ports = ports;
         }
         // Who has been removed is forgotten.
         self.inspected = seen;
@@ -299,7 +300,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("engine.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a new socket");
-        let good = r#"[{"Id":"ab","Names":["/db"],"State":"running",
+        let good = r#"[7,{"State":null},{"Id":"ab","Names":["/db"],"State":"running",
             "Ports":[{"PrivatePort":1,"PublicPort":4000,"Type":"tcp"}]}]"#;
         let good = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{good}", good.len());
         let server = thread::spawn(move || {

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Container, Published};
@@ -23,14 +24,14 @@ const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Listed {
     pub(super) id: String,
-    #[serde(default)]
-    names: Option<Vec<String>>,
-    #[serde(default)]
-    pub(super) ports: Option<Vec<ListedPort>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each_if_right")]
+    names: Vec<String>,
+    #[serde(default, deserialize_with = "each_if_right")]
+    pub(super) ports: Vec<ListedPort>,
+    #[serde(default, deserialize_with = "if_right")]
     labels: Option<HashMap<String, Value>>,
-    #[serde(default)]
-    state: String,
+    #[serde(default, deserialize_with = "if_right")]
+    state: Option<String>,
 }
 
 /// A port of a container. Without a public one it is not published.
@@ -42,6 +43,26 @@ pub(super) struct ListedPort {
     public_port: Option<u16>,
     #[serde(default, rename = "Type")]
     kind: Option<String>,
+}
+
+/// A value where it is what it should be.
+fn if_right<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
+}
+
+/// Those values of a list that are what they should be.
+fn each_if_right<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    let values: Option<Vec<Value>> = if_right(from)?;
+    Ok(right(values.unwrap_or_default()))
+}
+
+/// Those entries of an answer that are what they should be.
+pub(super) fn right<T: DeserializeOwned>(values: Vec<Value>) -> Vec<T> {
+    values.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect()
 }
 
 /// `GET /containers/ID/json`, as much of it as says which ports will be published: Docker does not
@@ -94,13 +115,13 @@ impl Listed {
 
     /// A container that is paused or restarts keeps its ports.
     pub(super) fn is_running(&self) -> bool {
-        matches!(self.state.as_str(), "running" | "paused" | "restarting")
+        matches!(self.state.as_deref(), Some("running" | "paused" | "restarting"))
     }
 
     /// What it is. `engine` and `uid` are whose it is.
     pub(super) fn container(&self, engine: &'static str, uid: u32) -> Container {
         let directory = self.labels.as_ref().and_then(|labels| labels.get(WORKING_DIR));
-        let name = self.names.iter().flatten().next().unwrap_or(&self.id);
+        let name = self.names.first().unwrap_or(&self.id);
         let name: String = name.trim_start_matches('/').chars().take(NAME_LIMIT).collect();
         Container {
             engine,
@@ -115,7 +136,7 @@ impl Listed {
     /// Its published ports.
     pub(super) fn published(&self, container: &Arc<Container>) -> Vec<Published> {
         let mut published = Vec::new();
-        for port in self.ports.iter().flatten() {
+        for port in &self.ports {
             let Some((public, protocol)) = port.public_port.zip(port.protocol()) else { continue };
             let one = Published {
                 port: public,
@@ -181,6 +202,30 @@ mod tests {
                 .expect("an id is enough");
         assert!(listed.published(&listed.container("podman", 0).into()).is_empty());
         assert!(!listed.has_plain_id() && !listed.is_running());
+    }
+
+    #[test]
+    fn what_is_strange_costs_itself_alone() {
+        let all = json!([
+            { "Names": ["/without-id"] }, 7, null,
+            { "Id": "1f", "Names": [null, "/db"], "State": null, "Labels": 7, "Ports": {} },
+            { "Id": "2f", "Names": ["/web"], "State": "running", "Ports": [
+                { "PublicPort": 1 }, null, { "PrivatePort": 80, "PublicPort": 70000 },
+                { "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp" },
+            ] },
+        ]);
+        let all: Vec<Listed> = right(all.as_array().expect("a list").clone());
+        let found: Vec<_> = all
+            .iter()
+            .map(|listed| {
+                let container = listed.container("docker", 0);
+                let name = container.name.clone();
+                let published = listed.published(&container.into());
+                (name, listed.is_running(), published.iter().map(|one| one.port).collect())
+            })
+            .collect();
+        let expected = [("db".to_owned(), false, vec![]), ("web".to_owned(), true, vec![8080])];
+        assert_eq!(found, expected);
     }
 
     #[test]
