@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::listing::{Inspected, Listed, ListedPort, right};
 use super::question::{Asker, Failure};
-use super::{BELIEF, Container, Containers, Published};
+use super::{BELIEF, Container, Containers, Published, places};
 
 /// How long an engine that did not answer as one is left alone.
 const BACK_OFF: Duration = Duration::from_secs(60);
@@ -45,6 +45,8 @@ struct Engine {
     answered: Option<Instant>,
     /// The ports of stopped containers that were inspected; they never change.
     inspected: HashMap<String, Vec<ListedPort>>,
+    /// Where the compose projects really are, by what compose was told.
+    places: HashMap<PathBuf, PathBuf>,
     complained: bool,
 }
 
@@ -63,6 +65,7 @@ impl Engines {
             published: Vec::new(),
             answered: None,
             inspected: HashMap::new(),
+            places: HashMap::new(),
             complained: false,
         };
         Self { engines: sockets.into_iter().map(engine).collect() }
@@ -158,9 +161,16 @@ impl Engine {
         let engine = if answer.server.starts_with("Libpod") { "podman" } else { "docker" };
         let mut listed: Vec<Listed> = right(answer.value);
         self.inspect(&mut listed, &asker);
+        self.places = places::real(listed.iter().filter_map(Listed::working_dir), &self.places);
         self.forget();
         for one in listed {
-            let container = Arc::new(one.container(engine, metadata.uid()));
+            let mut container = one.container(engine, metadata.uid());
+            if let Some(directory) = &mut container.working_dir
+                && let Some(real) = self.places.get(directory)
+            {
+                directory.clone_from(real);
+            }
+            let container = Arc::new(container);
             self.published.extend(one.published(&container));
             self.containers.push(container);
         }
@@ -292,6 +302,40 @@ mod tests {
         let time = begin.elapsed();
         // One after the other they take six quarters of a second.
         assert!(time < Duration::from_secs(1), "{time:?}");
+    }
+
+    #[test]
+    fn a_compose_project_is_known_by_its_real_path() {
+        use std::io::{Read, Write};
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = directory.path().canonicalize().expect("it is there");
+        std::fs::create_dir(root.join("shop")).expect("there is room");
+        std::os::unix::fs::symlink("shop", root.join("link")).expect("there is room");
+        let socket = root.join("engine.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a new socket");
+        let container = |id: &str, port: u16, place: &str| {
+            serde_json::json!({
+                "Id": id, "State": "running",
+                "Labels": { "com.docker.compose.project.working_dir": root.join(place) },
+                "Ports": [{ "PrivatePort": 1, "PublicPort": port }],
+            })
+        };
+        let all = [container("a", 4000, "link"), container("b", 4001, "gone")];
+        let all = serde_json::to_string(&all).expect("it is JSON");
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{all}", all.len());
+        let server = thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            let _request = client.read(&mut [0; 1024]).expect("it asks");
+            client.write_all(answer.as_bytes()).expect("it reads");
+        });
+        let containers = Engines::at(vec![socket]).ask();
+        server.join().expect("no panic");
+        let shop = root.join("shop");
+        let lies_in_shop = |port| {
+            let published = containers.publishing(port, crate::api::Protocol::Tcp);
+            published.expect("it said so").lies_in(shop.to_str())
+        };
+        assert_eq!([4000, 4001].map(lies_in_shop), [Some(true), Some(false)]);
     }
 
     #[test]

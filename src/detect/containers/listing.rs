@@ -2,7 +2,7 @@
 //! costs that container or that port alone.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -118,16 +118,21 @@ impl Listed {
         matches!(self.state.as_deref(), Some("running" | "paused" | "restarting"))
     }
 
+    /// Where its compose project is, as compose was told.
+    pub(super) fn working_dir(&self) -> Option<&Path> {
+        let directory = self.labels.as_ref()?.get(WORKING_DIR)?;
+        directory.as_str().map(Path::new)
+    }
+
     /// What it is. `engine` and `uid` are whose it is.
     pub(super) fn container(&self, engine: &'static str, uid: u32) -> Container {
-        let directory = self.labels.as_ref().and_then(|labels| labels.get(WORKING_DIR));
         let name = self.names.first().unwrap_or(&self.id);
         let name: String = name.trim_start_matches('/').chars().take(NAME_LIMIT).collect();
         Container {
             engine,
             id: self.id.clone(),
             name: printable(&name).into_owned(),
-            working_dir: directory.and_then(Value::as_str).map(PathBuf::from),
+            working_dir: self.working_dir().map(Path::to_owned),
             running: self.is_running(),
             uid,
         }

@@ -7,6 +7,7 @@
 
 mod engine;
 mod listing;
+mod places;
 mod question;
 
 use std::collections::HashMap;
