@@ -4,13 +4,13 @@ use std::collections;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use rustix::process::geteuid;
 use uuid::Uuid;
 
-use super::containers::{Containers, Interest, Published};
+use super::containers::{Containers, Interest, Published, is_helper};
 use super::heirs::Heirs;
 use super::known::{Known, Look, claim};
 use super::process::{Identified, Living};
@@ -121,7 +121,7 @@ impl Host {
         protocol: Protocol,
         usage: Option<SystemUsage>,
     ) -> Option<SystemUsage> {
-        self.containers.explain(port, protocol, usage)
+        self.containers.explain(port, protocol, usage, Instant::now())
     }
 
     /// The ports of a range that running containers publish, and what the system would say of each
@@ -130,7 +130,8 @@ impl Host {
         &self,
         ports: RangeInclusive<u16>,
     ) -> impl Iterator<Item = (u16, SystemUsage)> {
-        self.containers.serving_in(ports).map(|published| (published.port, published.usage()))
+        let published = self.containers.serving_in(ports, Instant::now());
+        published.map(|published| (published.port, published.usage()))
     }
 
     /// Whether a server could have `port` now: nobody is bound to it, no container publishes it.
@@ -151,7 +152,14 @@ impl Host {
         if !sockets.is_empty() {
             listed = self.known.listener(allocation, sockets, geteuid().as_raw(), look);
         }
-        if let Some(published) = self.containers.serving(allocation.port, allocation.protocol) {
+        // Sockets of root's on an allocated port are mostly an engine's.
+        let has_socket = listed.as_ref().is_some_and(|listener| match &listener.name {
+            Some(name) => is_helper(name),
+            None => !listener.own && listener.process.is_none(),
+        });
+        let (port, protocol) = (allocation.port, allocation.protocol);
+        if let Some(published) = self.containers.serving(port, protocol, has_socket, Instant::now())
+        {
             let uid = geteuid().as_raw();
             let has_owner = claim(allocation, uid, look).owner.is_some();
             let listener = of_container(allocation, published, listed, has_owner);
@@ -159,9 +167,7 @@ impl Host {
             return Some(listener);
         }
         let interest = match &listed {
-            // Sockets of root's on an allocated port are mostly an engine's.
-            Some(listener) if !listener.own && listener.process.is_none() => Interest::Much,
-            Some(listener) if is_helper(listener) => Interest::Much,
+            Some(_) if has_socket => Interest::Much,
             Some(_) => Interest::None,
             // A container may come without any socket.
             None => Interest::Some,
@@ -189,7 +195,7 @@ impl Machine for Host {
         self.containers.want(Interest::Some);
         let published = self.containers.publishing(port, protocol)?;
         // One that may have ended since is no more than a port to avoid.
-        let running = self.containers.is_believed(published);
+        let running = self.containers.is_believed(published, Instant::now());
         Some(Publisher { usage: published.usage(), running })
     }
 
@@ -296,21 +302,6 @@ fn on_port(sockets: &[Socket], port: u16, protocol: Protocol) -> &[Socket] {
     &sockets[first..end]
 }
 
-/// Whether the process that listens does so for a container: the helpers of Docker and of Podman,
-/// by the kernel's name of them.
-fn is_helper(listener: &Listener) -> bool {
-    const HELPERS: [&str; 7] = [
-        "dockerd",
-        "docker-proxy",
-        "conmon",
-        "rootlessport",
-        "rootlesskit",
-        "slirp4netns",
-        "pasta",
-    ];
-    listener.name.as_deref().is_some_and(|name| HELPERS.iter().any(|it| name.starts_with(it)))
-}
-
 /// The listener on an allocated port that a running container publishes; `listed` is what the
 /// sockets say.
 ///
@@ -330,7 +321,7 @@ fn of_container(
         && let Some(listener) = &listed
         && listener.own
         && listener.process.is_some()
-        && (has_owner || !is_helper(listener))
+        && (has_owner || !listener.name.as_deref().is_some_and(is_helper))
     {
         return listener.clone();
     }
@@ -360,7 +351,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::detect::containers::Container;
+    use crate::detect::containers::{Container, Heard};
 
     #[test]
     fn the_sockets_of_one_port_are_cut_out_of_all() {
@@ -397,7 +388,7 @@ mod tests {
             protocol: Protocol::Tcp,
             container_port: 80,
             container: container(working_dir).into(),
-            fresh: true,
+            engine: 0,
         };
         let allocation = crate::detect::testing::allocation();
         let process = |name: &str| Listener {
@@ -425,6 +416,35 @@ mod tests {
             let found = (listener.own, listener.name.as_deref());
             assert_eq!(found, expected, "{working_dir:?}, {listed:?}, owner {has_owner}");
         }
+    }
+
+    #[test]
+    fn a_container_that_ended_behind_a_silent_engine_serves_no_allocation() {
+        let allocation = crate::detect::testing::allocation();
+        let serves = |seconds| {
+            let at = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("later");
+            let container = Arc::new(Container {
+                engine: "docker",
+                id: "1f".to_owned(),
+                name: "db".to_owned(),
+                working_dir: None,
+                running: true,
+                uid: 0,
+            });
+            let published = Published {
+                port: allocation.port,
+                protocol: Protocol::Tcp,
+                container_port: 80,
+                container: container.clone(),
+                engine: 0,
+            };
+            let heard = vec![Some(Heard { at, is_last: false })];
+            let containers = Containers::new([container], [published], heard, at);
+            let mut host = Host { containers, ..Host::default() };
+            host.listener_among(&allocation, &[], &mut process::living).is_some()
+        };
+        assert!(serves(0));
+        assert!(!serves(31), "and no socket is there");
     }
 
     #[test]

@@ -14,15 +14,16 @@ use serde_json::Value;
 
 use super::listing::{Inspected, Listed, ListedPort, right};
 use super::question::{Asker, Failure};
-use super::{BELIEF, Container, Containers, Published, places};
+use super::{Container, Containers, Heard, Published, places};
 
-/// How long an engine that did not answer as one is left alone.
+/// How long an engine that again did not answer as one is left alone.
 const BACK_OFF: Duration = Duration::from_secs(60);
 
 /// How long a Podman whose service systemd has not started is left alone: a question starts it.
 const SLEEP: Duration = Duration::from_secs(600);
 
-/// How long a service that a question has started may need until it can answer one.
+/// How long an engine is left alone after the first question without an answer: a service that the
+/// question has started needs a moment until it can answer one, and so does any on a busy machine.
 const WAKING: Duration = Duration::from_secs(3);
 
 /// How many containers one round inspects at most; the rest waits for the next.
@@ -74,6 +75,7 @@ impl Engines {
     /// Asks every engine that may be asked now, side by side: one that hangs takes no time from the
     /// others.
     pub fn ask(&mut self) -> Containers {
+        let begin = Instant::now();
         let mut asked: Vec<PathBuf> = Vec::new();
         thread::scope(|scope| {
             for engine in &mut self.engines {
@@ -91,12 +93,15 @@ impl Engines {
                 }
             }
         });
-        let published = self.engines.iter().flat_map(|engine| {
-            let fresh = engine.answered.is_some_and(|answered| answered.elapsed() < BELIEF);
-            engine.published.iter().map(move |one| Published { fresh, ..one.clone() })
+        let published = self.engines.iter().enumerate().flat_map(|(engine, its)| {
+            its.published.iter().map(move |one| Published { engine, ..one.clone() })
         });
+        let heard = self
+            .engines
+            .iter()
+            .map(|engine| engine.answered.map(|at| Heard { at, is_last: at >= begin }));
         let containers = self.engines.iter().flat_map(|engine| &engine.containers);
-        Containers::new(containers.cloned(), published, Instant::now())
+        Containers::new(containers.cloned(), published, heard.collect(), Instant::now())
     }
 }
 
@@ -139,8 +144,7 @@ impl Engine {
             // What it said last may still be so.
             Err(Failure::Bad(reason)) => {
                 let again = std::mem::replace(&mut self.complained, true);
-                let waking = asleep.is_some() && !again;
-                self.next = Some(now + if waking { WAKING } else { BACK_OFF });
+                self.next = Some(now + if again { BACK_OFF } else { WAKING });
                 if !again {
                     let reason = crate::text::printable(&reason).into_owned();
                     tracing::warn!("no container engine answers at {}: {reason}", socket.display());

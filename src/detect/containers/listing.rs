@@ -148,7 +148,7 @@ impl Listed {
                 protocol,
                 container_port: port.private_port,
                 container: container.clone(),
-                fresh: true,
+                engine: 0,
             };
             // Once for each address family.
             if public != 0 && !published.contains(&one) {

@@ -2,8 +2,13 @@
 //!
 //! A port that a container publishes shows as a socket of root's dockerd, docker-proxy or conmon,
 //! or as no socket at all (netfilter rules); only the engine knows whose it is. An allocation never
-//! waits for an engine: it goes by what the engines said last, and by nothing once that is old. Who
-//! asks about ports (`check`, `scan`) waits a quarter of a second at most.
+//! waits for an engine: it goes by what the engines said last, and has them asked again where that is
+//! old. Who asks about ports (`check`, `scan`) waits a quarter of a second at most.
+//!
+//! How long an engine's word counts: for 30 seconds in any case. For an allocation also longer, while
+//! nobody has asked since: nobody knows better, and a port is no great loss. For who listens on a port
+//! also longer, while a socket is there that may be the engine's: without one the container has
+//! ended, with another program's it has too.
 
 mod engine;
 mod listing;
@@ -27,7 +32,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// How often engines are asked while ports are looked for.
 const IN_TIME: Duration = Duration::from_secs(10);
 
-/// For how long a port is believed to be published because an engine said so.
+/// How long an engine's word counts in any case.
 const BELIEF: Duration = Duration::from_secs(30);
 
 /// A container that publishes ports.
@@ -52,8 +57,8 @@ pub(super) struct Published {
     pub(super) protocol: Protocol,
     pub(super) container_port: u16,
     pub(super) container: Arc<Container>,
-    /// The engine said so a moment ago; otherwise it has not answered since.
-    pub(super) fresh: bool,
+    /// Which engine says so.
+    pub(super) engine: usize,
 }
 
 /// How soon the engines should be asked again, the more urgent the later.
@@ -68,6 +73,14 @@ pub(super) enum Interest {
     Much,
 }
 
+/// When an engine answered last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard {
+    pub(super) at: Instant,
+    /// It was not asked again, or left alone, since.
+    pub(super) is_last: bool,
+}
+
 /// What the engines said last.
 #[derive(Debug, Default)]
 pub struct Containers {
@@ -75,6 +88,8 @@ pub struct Containers {
     by_port: HashMap<u16, Vec<Published>>,
     /// All of them, those too that publish nothing.
     by_id: HashMap<String, Arc<Container>>,
+    /// By engine.
+    heard: Vec<Option<Heard>>,
     asked: Option<Instant>,
     interest: Interest,
     /// The interest that whoever plans the questions knows of.
@@ -82,9 +97,10 @@ pub struct Containers {
 }
 
 impl Containers {
-    fn new(
+    pub(super) fn new(
         containers: impl IntoIterator<Item = Arc<Container>>,
         published: impl IntoIterator<Item = Published>,
+        heard: Vec<Option<Heard>>,
         asked: Instant,
     ) -> Self {
         let mut by_port: HashMap<u16, Vec<Published>> = HashMap::new();
@@ -95,7 +111,7 @@ impl Containers {
             ports.sort_by_key(|one| !one.container.running);
         }
         let by_id = containers.into_iter().map(|one| (one.id.clone(), one)).collect();
-        Self { by_port, by_id, asked: Some(asked), ..Self::default() }
+        Self { by_port, by_id, heard, asked: Some(asked), ..Self::default() }
     }
 
     /// Takes in a new answer, and says whether it is another one.
@@ -133,10 +149,19 @@ impl Containers {
         self.asked.is_none_or(|asked| asked.elapsed() >= SOON)
     }
 
-    /// Whether a container surely has that port now. What an engine said earlier is a hint.
-    pub(super) fn is_believed(&self, published: &Published) -> bool {
-        let asked_lately = self.asked.is_some_and(|asked| asked.elapsed() < BELIEF);
-        published.container.running && published.fresh && asked_lately
+    fn heard(&self, published: &Published) -> Option<Heard> {
+        self.heard.get(published.engine).copied().flatten()
+    }
+
+    /// Whether the engine has said so a moment before `now`.
+    fn is_fresh(&self, published: &Published, now: Instant) -> bool {
+        self.heard(published).is_some_and(|it| now.saturating_duration_since(it.at) < BELIEF)
+    }
+
+    /// Whether a container has that port, as far as an allocation is concerned.
+    pub(super) fn is_believed(&self, published: &Published, now: Instant) -> bool {
+        let is_last = self.heard(published).is_some_and(|it| it.is_last);
+        published.container.running && (is_last || self.is_fresh(published, now))
     }
 
     /// The container that publishes a port, running or not.
@@ -148,9 +173,18 @@ impl Containers {
         self.by_port.get(&port)?.iter().find(meets)
     }
 
-    /// The running container that publishes a port.
-    pub(super) fn serving(&self, port: u16, protocol: Protocol) -> Option<&Published> {
-        self.publishing(port, protocol).filter(|one| one.container.running)
+    /// The running container that publishes a port. `has_socket` says whether there is a socket that
+    /// may be its engine's.
+    pub(super) fn serving(
+        &self,
+        port: u16,
+        protocol: Protocol,
+        has_socket: bool,
+        now: Instant,
+    ) -> Option<&Published> {
+        let published = self.publishing(port, protocol)?;
+        let is_there = || has_socket || self.is_fresh(published, now);
+        (published.container.running && is_there()).then_some(published)
     }
 
     /// What the system says of a port, with the container that has it.
@@ -159,8 +193,13 @@ impl Containers {
         port: u16,
         protocol: Protocol,
         usage: Option<SystemUsage>,
+        now: Instant,
     ) -> Option<SystemUsage> {
-        if let Some(published) = self.serving(port, protocol) {
+        // A process that cannot be seen is mostly root's.
+        let has_socket = usage.as_ref().is_some_and(|usage| {
+            usage.process.as_ref().is_none_or(|process| is_helper(&process.name))
+        });
+        if let Some(published) = self.serving(port, protocol, has_socket, now) {
             let seen = usage.unwrap_or_else(|| published.usage());
             return Some(SystemUsage { container: Some(published.info()), ..seen });
         }
@@ -179,10 +218,27 @@ impl Containers {
     pub(super) fn serving_in(
         &self,
         ports: RangeInclusive<u16>,
+        now: Instant,
     ) -> impl Iterator<Item = &Published> {
         let published = self.by_port.iter().filter(move |(port, _)| ports.contains(port));
-        published.flat_map(|(_, all)| all).filter(|one| one.container.running)
+        let published = published.flat_map(|(_, all)| all);
+        published.filter(move |one| one.container.running && self.is_fresh(one, now))
     }
+}
+
+/// Whether the process that listens does so for a container: the helpers of Docker and of Podman,
+/// by the kernel's name of them.
+pub(super) fn is_helper(name: &str) -> bool {
+    const HELPERS: [&str; 7] = [
+        "dockerd",
+        "docker-proxy",
+        "conmon",
+        "rootlessport",
+        "rootlesskit",
+        "slirp4netns",
+        "pasta",
+    ];
+    HELPERS.iter().any(|it| name.starts_with(it))
 }
 
 impl Published {
@@ -215,5 +271,81 @@ impl Published {
     pub(super) fn lies_in(&self, project: Option<&str>) -> Option<bool> {
         let directory = self.container.working_dir.as_deref()?;
         Some(project.is_some_and(|project| directory.starts_with(Path::new(project))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ProcessInfo;
+
+    const TCP: Protocol = Protocol::Tcp;
+
+    /// What one engine said `at` that time of a running container on port 3000.
+    fn said(at: Instant, is_last: bool) -> Containers {
+        let container = Container {
+            engine: "docker",
+            id: "1f".to_owned(),
+            name: "db".to_owned(),
+            working_dir: None,
+            running: true,
+            uid: 0,
+        };
+        let container = Arc::new(container);
+        let published = Published {
+            port: 3000,
+            protocol: TCP,
+            container_port: 80,
+            container: container.clone(),
+            engine: 0,
+        };
+        Containers::new([container], [published], vec![Some(Heard { at, is_last })], at)
+    }
+
+    #[test]
+    fn for_an_allocation_a_word_counts_until_the_next_question_and_for_half_a_minute() {
+        let then = Instant::now();
+        let is_believed = |is_last, age| {
+            let containers = said(then, is_last);
+            let published = containers.publishing(3000, TCP).expect("it said so");
+            containers.is_believed(published, then + Duration::from_secs(age))
+        };
+        assert!(is_believed(true, 29) && is_believed(false, 29));
+        assert!(is_believed(true, 3600), "nobody has asked since");
+        assert!(!is_believed(false, 30), "it was asked since, and did not answer");
+    }
+
+    #[test]
+    fn an_old_word_names_who_listens_only_where_a_socket_may_be_the_engines() {
+        let then = Instant::now();
+        let containers = said(then, false);
+        let usage = |process: Option<&str>| SystemUsage {
+            protocol: TCP,
+            local_address: "0.0.0.0:3000".to_owned(),
+            uid: 0,
+            container: None,
+            process: process.map(|name| ProcessInfo {
+                pid: 7,
+                name: name.to_owned(),
+                command: None,
+                cwd: None,
+                project_path: None,
+            }),
+        };
+        let names_it = |usage, age| {
+            let usage = containers.explain(3000, TCP, usage, then + Duration::from_secs(age));
+            usage.is_some_and(|usage| usage.container.is_some_and(|it| it.name == "db"))
+        };
+        let published =
+            |age| containers.serving_in(1..=65535, then + Duration::from_secs(age)).count();
+        for age in [0, 29] {
+            assert!(names_it(None, age) && names_it(Some(usage(Some("node"))), age));
+            assert_eq!(published(age), 1);
+        }
+        assert!(names_it(Some(usage(None)), 30), "root's, mostly");
+        assert!(names_it(Some(usage(Some("docker-proxy"))), 30));
+        assert!(!names_it(Some(usage(Some("node"))), 30), "another program has the port now");
+        assert!(!names_it(None, 30), "it has ended");
+        assert_eq!(published(30), 0);
     }
 }
