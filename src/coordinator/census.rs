@@ -25,7 +25,7 @@ impl fmt::Display for Counts {
         let Self { ports, projects, trouble } = self;
         write!(f, "{ports} port{} for {projects} project{}", plural(*ports), plural(*projects))?;
         match trouble {
-            Some(trouble) => write!(f, "; the state can't be used: {trouble}"),
+            Some(trouble) => write!(f, "; {trouble}"),
             None => Ok(()),
         }
     }
@@ -34,21 +34,21 @@ impl fmt::Display for Counts {
 /// What is noted on every change, so that nobody has to ask again and again.
 #[derive(Debug)]
 pub(super) struct Census {
-    /// How many allocations there are, and whether there is a journal.
-    told: watch::Sender<(usize, bool)>,
+    /// How many allocations there are, and why there can be no more.
+    told: watch::Sender<(usize, Option<String>)>,
     /// Since when there is neither allocation nor instance, on CLOCK_MONOTONIC.
     empty_since: Option<Duration>,
 }
 
 impl Default for Census {
     fn default() -> Self {
-        Self { told: watch::Sender::new((0, false)), empty_since: Some(now().monotonic) }
+        Self { told: watch::Sender::new((0, None)), empty_since: Some(now().monotonic) }
     }
 }
 
 impl Coordinator {
     /// Changes whenever [`Coordinator::counts`] may answer something else.
-    pub fn recounted(&self) -> watch::Receiver<(usize, bool)> {
+    pub fn recounted(&self) -> watch::Receiver<(usize, Option<String>)> {
         self.lock().census.told.subscribe()
     }
 
@@ -57,11 +57,8 @@ impl Coordinator {
         let inner = self.lock();
         let projects: HashSet<_> =
             inner.registry.allocations().filter_map(|it| it.project_path.as_deref()).collect();
-        let trouble = match &inner.journal {
-            Journal::Open(_) => None,
-            Journal::Closed(reason) => Some(reason.clone()),
-        };
-        Counts { ports: inner.registry.allocation_count(), projects: projects.len(), trouble }
+        let ports = inner.registry.allocation_count();
+        Counts { ports, projects: projects.len(), trouble: inner.trouble() }
     }
 
     /// How long nobody has needed a daemon: nothing is allocated, no instance is registered, and
@@ -74,9 +71,9 @@ impl Coordinator {
         Some(now().monotonic.saturating_sub(inner.census.empty_since?))
     }
 
-    /// Whether there is a journal to write to.
-    pub fn has_state(&self) -> bool {
-        matches!(self.lock().journal, Journal::Open(_))
+    /// Whether there is a journal, and the disk took what was written last.
+    pub fn is_sound(&self) -> bool {
+        self.lock().trouble().is_none()
     }
 }
 
@@ -85,13 +82,18 @@ impl Inner {
     pub(super) fn count(&mut self) {
         let allocations = self.registry.allocation_count();
         let is_empty = allocations == 0 && self.registry.instance_count() == 0;
+        let trouble = self.trouble();
         let Census { told, empty_since } = &mut self.census;
         if !is_empty {
             *empty_since = None;
         } else if empty_since.is_none() {
             *empty_since = Some(now().monotonic);
         }
-        let counted = (allocations, matches!(self.journal, Journal::Open(_)));
-        told.send_if_modified(|told| std::mem::replace(told, counted) != counted);
+        let counted = (allocations, trouble);
+        told.send_if_modified(|told| {
+            let is_new = *told != counted;
+            *told = counted;
+            is_new
+        });
     }
 }

@@ -21,6 +21,7 @@ mod owner;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod upkeep;
 mod validate;
 
@@ -109,6 +110,8 @@ struct Inner {
     planned: Planned,
     /// The disk refused the last compaction: the safety net tries again.
     compaction_failed: bool,
+    /// What of the disk the log was told last.
+    told_refusal: Option<String>,
     census: Census,
 }
 
@@ -205,6 +208,7 @@ impl Coordinator {
             newcomers: Vec::new(),
             planned: Planned::default(),
             compaction_failed: false,
+            told_refusal: None,
             census: Census::default(),
         };
         let directory = paths.state_dir.clone();
@@ -336,8 +340,10 @@ impl Inner {
         if let Journal::Open(store) = &mut self.journal
             && !changes.is_empty()
             && let Err(error) = store.append_or_defer(changes)
+            // What the disk refused is kept, and said with all that it refuses.
+            && store.refusal().is_none()
         {
-            tracing::warn!("the state can't be written now, and will be later: {error}");
+            tracing::warn!("a change can't be written: {error}");
         }
         self.commit();
     }
@@ -350,6 +356,7 @@ impl Inner {
             self.feed.tell(event, &self.registry);
             self.follow(event);
         }
+        self.tell_trouble();
         self.count();
         self.compact_if_worth_it();
     }
@@ -426,6 +433,7 @@ impl Inner {
         if let Err(error) = compacted {
             tracing::warn!("the journal can't be compacted now: {error}");
         }
+        self.tell_trouble();
     }
 }
 

@@ -125,9 +125,7 @@ impl Coordinator {
         let inner = self.lock();
         let uptime = now().monotonic.saturating_sub(self.started.monotonic);
         let mut problems = inner.problems.clone();
-        if let Journal::Closed(reason) = &inner.journal {
-            problems.push(format!("the state can't be used: {reason}"));
-        }
+        problems.extend(inner.trouble());
         api::StatusResponse {
             status: "running".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

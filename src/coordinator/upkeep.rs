@@ -55,11 +55,11 @@ impl Coordinator {
         let died = inner.watch.sweep();
         inner.bury(&died);
         inner.compaction_failed = false;
-        if let Journal::Open(store) = &mut inner.journal
-            && let Err(error) = store.sync()
-        {
-            tracing::warn!("the state can't be written now: {error}");
+        if let Journal::Open(store) = &mut inner.journal {
+            // An error is told of with all that is refused.
+            store.sync().ok();
         }
+        inner.tell_trouble();
         let inner = &mut *inner;
         inner.registry.forget_assignments(&mut inner.host, now());
         inner.settle();

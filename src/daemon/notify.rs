@@ -100,7 +100,7 @@ pub(super) async fn keep_alive(coordinator: Arc<Coordinator>, notifier: Arc<Noti
     loop {
         ticks.tick().await;
         // It takes the lock: so a deadlock is a missed ping, and so is a runtime that hangs.
-        coordinator.has_state();
+        coordinator.is_sound();
         notifier.say(&[NotifyState::Watchdog]);
     }
 }

@@ -17,7 +17,7 @@ const LISTENER_INTERVAL: Duration = Duration::from_secs(1);
 /// waits for is seen at once. A look takes 0.7 ms where 500 sockets listen, so this is 2 % of a
 /// processor there, and a fraction of that elsewhere.
 const AWAITED_INTERVAL: Duration = Duration::from_millis(40);
-/// How often a state that can't be used is tried again.
+/// How often a state that can't be used or written is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Ends what the dead held, within the millisecond that the kernel needs to say so.
@@ -49,7 +49,7 @@ pub(super) async fn reap(coordinator: Arc<Coordinator>) {
 pub(super) async fn run(coordinator: Arc<Coordinator>) {
     let net_interval = || {
         let interval = coordinator.config().daemon.reap_interval;
-        if coordinator.has_state() { interval } else { interval.min(RETRY_INTERVAL) }
+        if coordinator.is_sound() { interval } else { interval.min(RETRY_INTERVAL) }
     };
     let mut net = Instant::now() + net_interval();
     let mut looked = None;
@@ -60,6 +60,8 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
             coordinator.safety_net();
             net = now + net_interval();
         }
+        // The disk may have begun to refuse since then.
+        net = net.min(now + net_interval());
         let plan = coordinator.upkeep();
         let deadline = plan.next_deadline.map(|left| now + left);
         let interval = if plan.is_awaited { AWAITED_INTERVAL } else { LISTENER_INTERVAL };

@@ -104,6 +104,16 @@ pub struct Store {
     buffer: Vec<u8>,
     /// Changes that count already and that the disk refused, at most one for each thing.
     deferred: Vec<Change>,
+    /// The last write, where it was refused.
+    refusal: Option<Refusal>,
+}
+
+/// A write that the disk refused.
+#[derive(Debug)]
+struct Refusal {
+    reason: String,
+    /// How many bytes it would have been.
+    length: usize,
 }
 
 impl Store {
@@ -151,6 +161,7 @@ impl Store {
             rewrite_due: false,
             buffer: Vec::new(),
             deferred: Vec::new(),
+            refusal: None,
         };
         Ok((store, Loaded { changes: opened.changes, rebooted, notices }))
     }
@@ -203,12 +214,30 @@ impl Store {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        let written = self.write_buffer(new);
+        self.note(written, self.buffer.len())
+    }
+
+    fn write_buffer(&mut self, new: usize) -> io::Result<()> {
         self.check_place()?;
         let lines = usize::from(!self.has_header) + self.deferred.len() + new;
         self.journal.append(&self.buffer, lines)?;
         self.has_header = true;
         self.deferred.clear();
         Ok(())
+    }
+
+    /// Remembers whether the disk took the last write, of `length` bytes.
+    fn note(&mut self, written: io::Result<()>, length: usize) -> io::Result<()> {
+        self.refusal =
+            written.as_ref().err().map(|error| Refusal { reason: error.to_string(), length });
+        written
+    }
+
+    /// Why the disk refused the last write; `None` when it took it. [`Store::sync`] sees when it
+    /// would take it again.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_ref().map(|refusal| refusal.reason.as_str())
     }
 
     /// Whether the journal has grown so far beyond its `live` values that it should be compacted,
@@ -247,18 +276,30 @@ impl Store {
         self.rewrite_due = false;
         // The snapshot has them.
         self.deferred.clear();
+        self.refusal = None;
         files::sync_dir(&self.dir)
     }
 
     /// Makes what was appended survive a power failure (fdatasync(2)), and writes what was
-    /// deferred. It also sees whether lock and journal are still in their places.
+    /// deferred. It also sees whether lock and journal are still in their places, and whether the
+    /// disk would take by now what it refused last.
     ///
     /// # Errors
     ///
     /// What the disk refused; `NotFound` when another program deleted or replaced a file.
     pub fn sync(&mut self) -> io::Result<()> {
         self.append(&[])?;
+        let length = self.refusal.as_ref().map_or(0, |refusal| refusal.length);
+        let synced = self.try_room(length).and_then(|()| self.sync_files());
+        self.note(synced, length)
+    }
+
+    fn try_room(&mut self, length: usize) -> io::Result<()> {
         self.check_place()?;
+        if length == 0 { Ok(()) } else { self.journal.try_room(length) }
+    }
+
+    fn sync_files(&mut self) -> io::Result<()> {
         if !self.lock.is_in_place()? {
             self.rewrite_due = true;
             return Err(gone(&self.dir.join(lock::NAME)));

@@ -72,6 +72,16 @@ impl OpenJournal {
         Ok(())
     }
 
+    /// Whether as many bytes could be appended now: they are written and taken back. Whoever is ended
+    /// in between leaves a torn last line, which says nothing.
+    pub(super) fn try_room(&mut self, bytes: usize) -> io::Result<()> {
+        self.cut_back()?;
+        self.cut_due = true;
+        let written = self.file.write_all(&vec![b' '; bytes]);
+        self.cut_back()?;
+        written
+    }
+
     /// Cuts the file back to its last whole line, when something may be behind it.
     pub(super) fn cut_back(&mut self) -> io::Result<()> {
         if self.cut_due {

@@ -186,6 +186,11 @@ fn on_a_small_disk() -> Option<(Home, Tmpfs)> {
     Some((home, disk))
 }
 
+/// What `/status` says is wrong.
+fn problems(home: &Home) -> String {
+    home.get("/status").expect(200)["problems"].to_string()
+}
+
 #[test]
 fn a_full_disk_refuses_what_could_be_forgotten_and_loses_nothing() {
     let Some((home, disk)) = on_a_small_disk() else { return };
@@ -205,6 +210,9 @@ fn a_full_disk_refuses_what_could_be_forgotten_and_loses_nothing() {
         assert!(known.len() < 100, "the disk is not full");
     };
     refused.refused(507, "state_not_writable");
+    home.post("/allocate", body.clone()).refused(507, "state_not_writable");
+    assert!(problems(&home).contains("can't be written"), "{}", problems(&home));
+    assert_eq!(daemon.log().matches("can't be written").count(), 1, "{}", daemon.log());
     assert_eq!(home.allocations().len(), known.len(), "a refused one is not there");
     home.styxy(&["allocate", "-s", "dev", "--pid", &owner.pid().to_string()]).exits(74);
 
@@ -218,6 +226,12 @@ fn a_full_disk_refuses_what_could_be_forgotten_and_loses_nothing() {
     daemon.is_well(&home);
 
     disk.free();
+    // Nobody has to ask for a port to learn that.
+    eventually(PATIENCE, || match problems(&home) {
+        said if said == "[]" => Ok(()),
+        said => Err(said),
+    });
+    assert_eq!(daemon.log().matches("can be written again").count(), 1, "{}", daemon.log());
     let later = home.post("/allocate", body).expect(201);
     known.push(later);
     daemon.crash();

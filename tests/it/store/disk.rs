@@ -76,6 +76,27 @@ fn a_sync_writes_what_was_deferred() {
 }
 
 #[test]
+fn a_sync_sees_when_there_is_room_again_and_leaves_nothing_behind() {
+    let Some((disk, mut store)) = full_disk() else { return };
+    store.append(&too_much()).expect_err("the disk is full");
+    for _ in 0..3 {
+        let error = store.sync().expect_err("what was refused has no room yet");
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+        assert!(store.refusal().is_some_and(|reason| reason.contains("space")), "{store:?}");
+    }
+    store.append(&[released(1)]).expect("there is room for one line");
+    assert_eq!(store.refusal(), None, "the last write was taken");
+    store.append(&too_much()).expect_err("the disk is full");
+    let before = journal(disk.path());
+    disk.free();
+    store.sync().expect("room on the disk");
+    assert_eq!(store.refusal(), None);
+    assert_eq!(journal(disk.path()), before);
+    drop(store);
+    assert_eq!(reopened(disk.path()), [every_kind(), vec![released(1)]].concat());
+}
+
+#[test]
 fn a_healthy_journal_opens_on_a_full_disk() {
     let Some((disk, store)) = full_disk() else { return };
     drop(store);

@@ -20,6 +20,34 @@ fn allocate(ada: &User<'_>) -> (String, Value) {
     (status.to_owned(), serde_json::from_str(body).expect("JSON"))
 }
 
+/// The journal, the status line and the status say that the disk is full, the journal once.
+#[track_caller]
+fn says_that_it_is_full(machine: &Machine, ada: &User<'_>, times: usize) {
+    eventually(PATIENCE, || {
+        let journal = machine.journal();
+        let status_text = ada.show("styxy.service", "StatusText");
+        let problems = ada.ask(&["daemon", "status"])["problems"].to_string();
+        let is_said = journal.matches("No space left").count() == times
+            && status_text.contains("No space left")
+            && problems.contains("No space left");
+        is_said.then_some(()).ok_or_else(|| format!("{journal}\n{status_text}\n{problems}"))
+    });
+}
+
+/// Nobody asks for a port, and still it is said that the disk has room again.
+#[track_caller]
+fn says_that_there_is_room(machine: &Machine, ada: &User<'_>, words: &str) {
+    eventually(PATIENCE, || {
+        let status_text = ada.show("styxy.service", "StatusText");
+        let status = ada.ask(&["daemon", "status"]);
+        let problems = status["problems"].as_array().expect("a list");
+        let is_over = problems.is_empty() && !status_text.contains("can't");
+        is_over.then_some(()).ok_or_else(|| format!("{status_text}\n{status:#}"))
+    });
+    let journal = machine.journal();
+    assert_eq!(journal.matches(words).count(), 1, "{journal}");
+}
+
 /// It goes on as the same process, and allocates again.
 #[track_caller]
 fn recovers(ada: &User<'_>, pid: u32) {
@@ -98,8 +126,10 @@ fn with_a_full_disk_it_serves_says_so_and_recovers() {
         "{}",
         doctor.whole()
     );
+    says_that_it_is_full(&machine, &ada, 1);
 
     fs::remove_file(machine.root(&disk[1..]).join("filler")).expect("it is there");
+    says_that_there_is_room(&machine, &ada, "the state can be used again");
     recovers(&ada, pid);
 
     // And again in the middle of its work.
@@ -112,7 +142,13 @@ fn with_a_full_disk_it_serves_says_so_and_recovers() {
     }
     assert_eq!(ada.service_pid(), pid);
     assert!(!ada.lock_ids().is_empty(), "it goes on answering");
+    assert_eq!(allocate(&ada).0, "507");
+    says_that_it_is_full(&machine, &ada, 2);
+    let doctor = ada.styxy(&["doctor"]).exits(1);
+    assert!(doctor.stdout.contains("can't be written: No space left"), "{}", doctor.whole());
+
     fs::remove_file(machine.root(&disk[1..]).join("filler")).expect("it is there");
+    says_that_there_is_room(&machine, &ada, "the state can be written again");
     assert_eq!(allocate(&ada).0, "201");
     assert_eq!(ada.show("styxy.service", "NRestarts"), "0");
 }
