@@ -253,6 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_is_no_file_keeps_nobody_waiting() -> Result<(), Box<dyn std::error::Error>> {
+        let (first, config) = config();
+        let state = tempfile::tempdir()?;
+        let fifo = state.path().join("state.jsonl");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU)?;
+        let (done, picked) = std::sync::mpsc::channel();
+        // Whoever opened the FIFO would wait for ever, so not on this thread.
+        std::thread::spawn(move || {
+            let fallback = Fallback::new(&config).with_assignments(state.path());
+            let picked = { fallback }.pick(&request("web", None)).map(|picked| picked.port);
+            done.send((picked, state))
+        });
+        let (port, _state) = picked.recv_timeout(Duration::from_secs(10))?;
+        assert!((first..first + 4).contains(&port?));
+        Ok(())
+    }
+
+    #[test]
     fn exact_means_that_port_or_none() {
         let (first, config) = config();
         let _taken = TcpListener::bind(("127.0.0.1", first)).expect("a free port");

@@ -18,7 +18,7 @@ mod journal;
 mod lock;
 mod open_journal;
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub use self::inspect::{Inspection, inspect};
 use self::lock::Lock;
 use self::open_journal::OpenJournal;
 use crate::registry::{Allocation, Assignment, AssignmentKey, Change, Instance};
+use crate::small_file;
 
 /// The process that works on the state: the contents of `daemon.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,32 +363,31 @@ fn gone(path: &Path) -> io::Error {
 }
 
 /// What the journal in `dir` says now, without the lock: its last change may not be whole yet, and
-/// is left out then.
+/// is left out then. Only a regular file is read: to open anything else could wait for ever.
 ///
 /// # Errors
 ///
-/// When it is not there or can't be read.
+/// When it is not there, is no regular file or can't be read.
 pub fn peek(dir: &Path) -> io::Result<Vec<Change>> {
-    let file = std::fs::File::open(dir.join(files::JOURNAL))?;
-    Ok(journal::replay(io::BufReader::new(file))?.changes)
+    Ok(replay_in(dir)?.changes)
 }
 
-/// The same, and nothing of an earlier boot than `boot_id` but the assignments. Only a regular file
-/// is read: to open anything else could wait for ever.
+/// The same, and nothing of an earlier boot than `boot_id` but the assignments.
 ///
 /// # Errors
 ///
 /// As [`peek`].
 pub fn peek_in_boot(dir: &Path, boot_id: &str) -> io::Result<Vec<Change>> {
-    let path = dir.join(files::JOURNAL);
-    if !std::fs::metadata(&path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
-    }
-    let mut replay = journal::replay(io::BufReader::new(std::fs::File::open(path)?))?;
+    let mut replay = replay_in(dir)?;
     if replay.boot_id.is_some_and(|written_in| written_in != boot_id) {
         replay.changes.retain(Change::is_durable);
     }
     Ok(replay.changes)
+}
+
+fn replay_in(dir: &Path) -> io::Result<journal::Replay> {
+    let file = small_file::open(&dir.join(files::JOURNAL))?;
+    journal::replay(io::BufReader::new(file.take(files::MAX_JOURNAL)))
 }
 
 /// Who holds the lock of the state directory `dir` now, without taking it.
