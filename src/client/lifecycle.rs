@@ -100,19 +100,23 @@ pub fn restart(paths: &Paths, config: &Config) -> Result<Started, Failure> {
 }
 
 /// Stops sockets and service where systemd has them, then whatever daemon still works on the
-/// state, and waits for its end.
+/// state, and waits for its end: also where systemctl refuses.
 ///
 /// # Errors
 ///
-/// [`Failure::Unreachable`] when systemctl refuses, or the daemon does not end within 10 s.
+/// [`Failure::Unreachable`] when systemctl refused, or the daemon does not end within 10 s.
 pub fn stop(paths: &Paths) -> Result<Stopped, Failure> {
-    let mut units = false;
-    if let Some(manager) = Manager::find(paths) {
-        units = manager.is_active();
-        manager.stop().map_err(|reason| Failure::Unreachable { reason, holder: None })?;
-    }
-    let daemon = stop_daemon(paths, |_| true)?;
-    Ok(Stopped { units, daemon })
+    let manager = Manager::find(paths);
+    let units = manager.as_ref().is_some_and(Manager::is_active);
+    let refused = manager.and_then(|manager| manager.stop().err());
+    let stopped = stop_daemon(paths, |_| true);
+    let Some(refused) = refused else { return Ok(Stopped { units, daemon: stopped? }) };
+    let reason = match stopped {
+        Ok(Some(pid)) => format!("{refused}; the daemon (pid {pid}) was stopped"),
+        Ok(None) => refused,
+        Err(failure) => format!("{refused}; {failure}"),
+    };
+    Err(Failure::Unreachable { reason, holder: None })
 }
 
 /// Stops a daemon that systemd did not start, and waits for its end.

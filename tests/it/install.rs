@@ -189,3 +189,18 @@ fn json_names_the_files_and_the_next_command() {
     let removed = managed.styxy(&["daemon", "uninstall", "--json"]).ok().json();
     assert_eq!(removed["files"], installed["files"]);
 }
+
+/// A manager that hangs or is out of memory says no; a daemon that it did not start is no concern of
+/// its.
+#[test]
+fn a_background_daemon_is_stopped_also_where_systemctl_refuses() {
+    let managed = Managed::new();
+    managed.styxy(&["daemon", "install"]).ok();
+    let script = "#!/bin/sh\necho 'Failed to connect to bus' >&2\nexit 1\n";
+    fs::write(managed.home.path("bin/systemctl"), script).expect("a script");
+    let daemon = managed.home.daemon();
+    let stopped = managed.styxy(&["daemon", "stop"]).exits(69);
+    assert!(stopped.stderr.contains("Failed to connect to bus"), "{}", stopped.whole());
+    assert!(stopped.stderr.contains(&daemon.pid().to_string()), "{}", stopped.whole());
+    assert!(managed.home.try_get("/status").is_err(), "it has ended");
+}
