@@ -256,9 +256,14 @@ fn a_daemon_that_crashed_on_a_full_disk_starts_on_it() {
     while home.post("/allocate", body.clone()).status == 201 {}
     daemon.crash();
 
+    let said = |log: &str| log.matches("state can't be written").count();
+    let log = fs::read_to_string(home.path("daemon.log")).expect("a log");
+    let before = said(&log);
     let daemon = home.daemon();
     assert!(home.allocation(&lock_id).is_some(), "{}", daemon.log());
     home.post("/allocate", body.clone()).refused(507, "state_not_writable");
+    assert_eq!(said(&daemon.log()), before + 1, "{}", daemon.log());
+    assert!(daemon.log().contains("No space left on device"), "{}", daemon.log());
 
     disk.free();
     eventually(PATIENCE, || {
