@@ -227,9 +227,9 @@ impl Coordinator {
     /// Opens the journal, replays it, and sees what became of what it says.
     fn open_state(&self, patience: Duration, renew_leases: bool) -> Result<(), OpenError> {
         let State { directory, boot_id, holder } = &self.state;
-        if holder.systemd {
-            end_background(directory, patience);
-        }
+        // Whoever did not end in that time is not waited for twice: the client of a socket waits too.
+        let lingers = holder.systemd && end_background(directory, patience);
+        let patience = if lingers { Duration::ZERO } else { patience };
         let (store, loaded) = Store::open(directory, boot_id, holder, patience)?;
         for notice in &loaded.notices {
             tracing::warn!("{notice}");
@@ -438,12 +438,13 @@ impl Inner {
 }
 
 /// Ends a daemon that systemd did not start, so that its allocations can be taken over: systemd
-/// has its sockets now, and nobody would reach it any more.
-fn end_background(directory: &Path, patience: Duration) {
+/// has its sockets now, and nobody would reach it any more. True when it was told to and has not ended.
+fn end_background(directory: &Path, patience: Duration) -> bool {
     let is_background = |holder: &LockHolder| holder.role == "daemon" && !holder.systemd;
-    let Some(holder) = store::lock_holder(directory).filter(is_background) else { return };
+    let Some(holder) = store::lock_holder(directory).filter(is_background) else { return false };
     let process = Process { pid: holder.pid, start_ticks: holder.start_ticks };
-    match terminate(process, patience) {
+    let outcome = terminate(process, patience);
+    match &outcome {
         Ok(Termination::Ended) => {
             tracing::info!("ended the daemon in the background (pid {})", process.pid);
         }
@@ -455,6 +456,7 @@ fn end_background(directory: &Path, patience: Duration) {
             tracing::warn!("can't end the background daemon (pid {}): {error}", process.pid);
         }
     }
+    matches!(outcome, Ok(Termination::Lingers))
 }
 
 /// What this process says of itself in the lock file.
