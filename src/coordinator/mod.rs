@@ -278,6 +278,12 @@ impl Coordinator {
         })
     }
 
+    /// Keeps everybody else waiting, as a deadlock would.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop {
+        self.lock()
+    }
+
     /// Carries out an operation that must be in the journal before it is answered.
     fn change<T>(
         &self,

@@ -95,7 +95,11 @@ pub(super) async fn report(coordinator: Arc<Coordinator>, notifier: Arc<Notifier
 /// which it would replace it.
 pub(super) async fn keep_alive(coordinator: Arc<Coordinator>, notifier: Arc<Notifier>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let mut ticks = interval(limit / 2);
+    ping(&coordinator, &notifier, limit / 2).await;
+}
+
+async fn ping(coordinator: &Coordinator, notifier: &Notifier, pause: Duration) {
+    let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -107,7 +111,51 @@ pub(super) async fn keep_alive(coordinator: Arc<Coordinator>, notifier: Arc<Noti
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
+    use crate::config::Config;
+    use crate::coordinator::lock_holder;
+    use crate::paths::Paths;
+
+    #[test]
+    fn it_does_not_say_that_it_works_while_the_registry_is_locked() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
+        let paths = Paths {
+            state_dir: dir.path().join("state"),
+            socket: dir.path().join("socket"),
+            config_files: Vec::new(),
+        };
+        let holder = lock_holder("daemon", Vec::new(), false);
+        let coordinator = Coordinator::for_daemon(&paths, Config::built_in(), holder, [])?;
+        let receiver = UnixDatagram::bind(dir.path().join("notify"))?;
+        let notifier = Notifier(Some(Notifier::open(dir.path().join("notify").as_os_str())?));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+
+        std::thread::scope(|scope| {
+            let held = coordinator.hold();
+            let pings = ping(&coordinator, &notifier, Duration::from_millis(1));
+            scope.spawn(|| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = pings => {}
+                        _ = stopped => {}
+                    }
+                });
+            });
+            let mut message = [0; 100];
+            receiver.set_read_timeout(Some(Duration::from_millis(300)))?;
+            let early = receiver.recv(&mut message).map_err(|error| error.kind());
+            drop(held);
+            receiver.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let later = receiver.recv(&mut message);
+            drop(stop);
+            assert_eq!(early, Err(io::ErrorKind::WouldBlock), "it is locked");
+            assert_eq!(&message[..later?], b"WATCHDOG=1\n");
+            Ok(())
+        })
+    }
 
     #[test]
     fn a_message_is_one_line_for_each_state_and_never_blocks() -> io::Result<()> {

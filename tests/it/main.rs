@@ -29,6 +29,7 @@ mod log;
 mod main_job;
 mod man;
 mod named;
+mod notify;
 mod openapi;
 mod owners;
 mod probing;
