@@ -86,7 +86,7 @@ impl Coordinator {
     pub(super) fn with_nearest(&self, error: Error) -> Error {
         match error {
             Error::UnknownServiceType { given, known, .. } => {
-                let nearest = self.config.nearest_service_type(&given).map(str::to_owned);
+                let nearest = self.config().nearest_service_type(&given).map(str::to_owned);
                 Error::UnknownServiceType { given, nearest, known }
             }
             error => error,

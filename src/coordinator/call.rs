@@ -143,7 +143,7 @@ impl Coordinator {
             Call::Assign(request) => Ok(Answer::ok(&self.assign(request)?)),
             Call::Allocations => Ok(Answer::ok(&self.allocations())),
             Call::Scan(start, end) => Ok(Answer::ok(&self.scan(*start, *end)?)),
-            Call::Config => Ok(Answer::ok(&self.config.to_json())),
+            Call::Config => Ok(Answer::ok(&self.config().to_json())),
         }
     }
 }

@@ -26,11 +26,11 @@ mod upkeep;
 mod validate;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use batch::Decided;
 pub use call::{Answer, Call};
@@ -76,7 +76,9 @@ pub struct Coordinator {
     finder: Finder,
     /// Held while somebody asks the container engines.
     engines: Mutex<Engines>,
-    config: Config,
+    config: watch::Sender<Arc<Config>>,
+    /// The ports that the daemon itself serves.
+    own_ports: Vec<u16>,
     state: State,
     started: Moment,
     /// Told when there may be something to do earlier than planned.
@@ -192,9 +194,10 @@ impl Coordinator {
         holder: LockHolder,
         ports: impl IntoIterator<Item = u16>,
     ) -> Result<Self, OpenError> {
+        let own_ports: Vec<u16> = ports.into_iter().collect();
         let refused = |source| OpenError::Io { path: PathBuf::from("/proc"), source };
         let inner = Inner {
-            registry: Registry::new(Policy::new(&config, ports)),
+            registry: Registry::new(Policy::new(&config, own_ports.iter().copied())),
             journal: Journal::Closed("it is not open yet".to_owned()),
             batch: Batch::default(),
             host: Host::default(),
@@ -217,7 +220,8 @@ impl Coordinator {
             inner: Mutex::new(inner),
             finder: Finder::default(),
             engines: Mutex::new(Engines::from_env()),
-            config,
+            config: watch::Sender::new(Arc::new(config)),
+            own_ports,
             state: State { directory, boot_id, holder },
             started: now(),
             changed: Notify::new(),
@@ -256,8 +260,22 @@ impl Coordinator {
     }
 
     /// The configuration in force.
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
+
+    /// The configuration in force, and whenever it is another one.
+    pub fn configured(&self) -> watch::Receiver<Arc<Config>> {
+        self.config.subscribe()
+    }
+
+    /// Puts another configuration in force, and says what is wrong now. What was handed out stays.
+    pub fn reconfigure(&self, config: Config, problems: Vec<String>) {
+        let mut inner = self.lock();
+        inner.registry.set_policy(Policy::new(&config, self.own_ports.iter().copied()));
+        inner.problems = problems;
+        drop(inner);
+        self.config.send_replace(Arc::new(config));
     }
 
     /// Everything, as it is in the journal.

@@ -1,6 +1,7 @@
 //! The life of the daemon: activation, readiness, signals, logging.
 
 mod background;
+mod configuration;
 mod connections;
 mod listeners;
 mod logging;
@@ -23,7 +24,7 @@ use crate::coordinator::{self, Coordinator};
 use crate::detect::watch::raise_descriptor_limit;
 use crate::paths::Paths;
 use crate::store::{self, LockHolder, OpenError};
-use crate::text::printable;
+use configuration::Configuration;
 use listeners::{Bound, Inherited};
 use notify::Notifier;
 use serve::{End, Server};
@@ -108,9 +109,13 @@ fn start(
     }
     let paths = Paths::from_env().map_err(StartError::NoPlace)?;
     let (config, diagnostics) = Config::load(&paths.config_files);
-    for diagnostic in &diagnostics {
-        tracing::warn!("{}", printable(&diagnostic.to_string()));
-    }
+    let mut configuration = Configuration {
+        files: paths.config_files.clone(),
+        diagnostics,
+        problems: Vec::new(),
+        bound: None,
+    };
+    configuration.log();
     if let Err(error) = raise_descriptor_limit() {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
@@ -125,7 +130,7 @@ fn start(
     let listen = options.listen.unwrap_or(config.daemon.listen);
     let ports = inherited.tcp_ports().into_iter().chain([listen.port()]);
     let holder = coordinator::lock_holder("daemon", Vec::new(), systemd);
-    let coordinator = Coordinator::for_daemon(&paths, config, holder.clone(), ports);
+    let coordinator = Coordinator::for_daemon(&paths, config.clone(), holder.clone(), ports);
     let coordinator = coordinator.map_err(|error| match error {
         OpenError::Locked { holder: Some(holder), .. } if holder.role == "daemon" => {
             StartError::AlreadyRunning(holder)
@@ -133,25 +138,25 @@ fn start(
         error => StartError::State(error),
     })?;
 
-    let mut problems = inherited.problems.clone();
+    configuration.problems.clone_from(&inherited.problems);
     let bound = if inherited.is_some() {
         inherited.into_bound()
     } else {
         let (bound, more) = Bound::bind(options, listen, &paths.socket)?;
-        problems.extend(more);
+        configuration.problems.extend(more);
+        configuration.bound = options.listen.is_none().then_some(listen);
         bound
     };
-    problems.extend(diagnostics.iter().filter(|it| !it.is_warning).map(ToString::to_string));
-    for problem in &problems {
+    for problem in &configuration.problems {
         tracing::warn!("{problem}");
     }
     let holder = LockHolder { sockets: bound.addresses(), ..holder };
-    coordinator.announce(&holder, problems);
+    coordinator.announce(&holder, configuration.problems(&config));
 
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(MAX_THREADS).build();
     let runtime = runtime.map_err(|error| StartError::Machine("can't start the runtime", error))?;
-    let served = runtime.block_on(serve(Arc::new(coordinator), bound, notifier));
+    let served = runtime.block_on(serve(Arc::new(coordinator), bound, configuration, notifier));
     // A walk through /proc that nobody waits for any more is not waited for here either.
     runtime.shutdown_background();
     served
@@ -168,6 +173,7 @@ fn is_started_by_systemd() -> bool {
 async fn serve(
     coordinator: Arc<Coordinator>,
     bound: Bound,
+    configuration: Configuration,
     notifier: &Arc<Notifier>,
 ) -> Result<(), StartError> {
     let machine = |error| StartError::Machine("can't serve", error);
@@ -177,6 +183,9 @@ async fn serve(
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::run(coordinator.clone()));
     tasks.spawn(upkeep::reap(coordinator.clone()));
+    if configuration.has_errors() {
+        tasks.spawn(configuration.mend(coordinator.clone()));
+    }
     tracing::info!("ready on {}", server.addresses().join(" and "));
     notifier.say(&[NotifyState::Ready]);
     tasks.spawn(notify::report(coordinator.clone(), notifier.clone()));

@@ -31,7 +31,6 @@ pub(super) struct Server {
     addresses: Vec<String>,
     coordinator: Arc<Coordinator>,
     routes: Routes,
-    idle_exit: Option<Duration>,
     uid: u32,
     net_namespace: Option<u64>,
 }
@@ -69,7 +68,6 @@ impl Server {
             own_path: bound.own_path,
             addresses,
             routes: Routes::new(coordinator.clone()),
-            idle_exit: coordinator.config().daemon.idle_exit,
             coordinator,
             uid: rustix::process::geteuid().as_raw(),
             net_namespace: namespace::own().ok().map(|own| own.net),
@@ -129,7 +127,18 @@ impl Server {
 
     /// Waits until nobody has needed the daemon for as long as the configuration says.
     async fn unneeded(&self) {
-        let Some(limit) = self.idle_exit else { return pending().await };
+        let mut configured = self.coordinator.configured();
+        loop {
+            let limit = configured.borrow_and_update().daemon.idle_exit;
+            tokio::select! {
+                () = self.unneeded_for(limit) => return,
+                Ok(()) = configured.changed() => {}
+            }
+        }
+    }
+
+    async fn unneeded_for(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return pending().await };
         // The limit comes first, whatever went before: nobody is left who came while it started.
         let mut wait = limit;
         loop {

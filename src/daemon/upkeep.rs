@@ -18,7 +18,7 @@ const LISTENER_INTERVAL: Duration = Duration::from_secs(1);
 /// processor there, and a fraction of that elsewhere.
 const AWAITED_INTERVAL: Duration = Duration::from_millis(40);
 /// How often a state that can't be used or written is tried again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Ends what the dead held, within the millisecond that the kernel needs to say so.
 pub(super) async fn reap(coordinator: Arc<Coordinator>) {

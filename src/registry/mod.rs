@@ -294,6 +294,11 @@ impl Registry {
         self.tables.instances.len()
     }
 
+    /// Puts other rules in force. What was allocated and assigned stays.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// The rules in force.
     pub fn policy(&self) -> &Policy {
         &self.policy

@@ -61,7 +61,7 @@ fn recovers(ada: &User<'_>, pid: u32) {
 }
 
 #[test]
-fn a_bad_configuration_is_said_and_the_rest_of_it_counts() {
+fn a_bad_configuration_is_said_and_its_mended_form_is_taken_up() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
     ada.configure("[daemon]\nidle_exit = \"soon\"\ndefault_lease = \"7m\"\n[service.dev\n");
@@ -71,8 +71,27 @@ fn a_bad_configuration_is_said_and_the_rest_of_it_counts() {
     assert!(status["problems"].to_string().contains("config.toml"), "{status:#}");
     assert!(machine.journal().contains("config.toml"), "{}", machine.journal());
     let doctor = ada.styxy(&["doctor"]);
-    assert!(doctor.stdout.contains("config.toml"), "{}", doctor.whole());
+    assert!(doctor.stdout.contains("config.toml:"), "{}", doctor.whole());
+    ada.styxy(&["list"]).ok().complains("config.toml:");
     assert_eq!(ada.show("styxy.service", "ActiveState"), "active");
+    let pid = ada.service_pid();
+
+    ada.configure("[daemon]\nidle_exit = \"5s\"\n[service.own]\nport_range = [7310, 7319]\n");
+    eventually(PATIENCE, || match &ada.ask(&["daemon", "status"])["problems"] {
+        Value::Array(none) if none.is_empty() => Ok(()),
+        some => Err(some.to_string()),
+    });
+    let journal = machine.journal();
+    assert_eq!(journal.matches("no errors any more").count(), 1, "{journal}");
+    let doctor = ada.styxy(&["doctor"]);
+    assert!(!doctor.stdout.contains("config.toml:"), "{}", doctor.whole());
+    assert_eq!(ada.styxy(&["list"]).ok().stderr, "");
+    let port = ada.ask(&["allocate", "-s", "own"])["port"].as_u64();
+    assert!(port.is_some_and(|port| (7310..7320).contains(&port)), "{port:?}");
+    assert_eq!(ada.service_pid(), pid, "without a restart");
+
+    ada.styxy(&["cleanup", "--force", "--all"]).ok();
+    ada.becomes("styxy.service", "ActiveState", "inactive");
 }
 
 #[test]
