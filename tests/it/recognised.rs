@@ -82,19 +82,45 @@ fn each_service_of_several_has_its_own_variable_and_its_own_run() {
     for name in ["web", "api"] {
         fs::create_dir(home.work().join(name)).expect("a directory");
     }
-    // What an orchestrator does: a program in each package's directory.
-    let turbo = "#!/bin/sh\necho ${PORT-none} $WEB_PORT $API_PORT\n\
-                 for app in web api; do (cd $app && styxy run -q -- sh -c 'echo $STYXY_NAME $PORT'); done\n";
-    stand_ins(&home, &["turbo"]);
-    fs::write(home.path("bin/turbo"), turbo).expect("a program");
-    let mut command = home.shell("PATH=$BIN:$PATH styxy run -- turbo dev");
-    let output = finish(command.env("BIN", home.path("bin"))).ok();
+    let output = turbo(&home, "", "web api");
     let lines: Vec<&str> = output.stdout.lines().collect();
     let [all, web, api] = lines[..] else { panic!("{}", output.whole()) };
     let of = |line: &str| line.rsplit_once(' ').map(|(_, port)| port.to_owned()).expect("a port");
     assert_eq!(all, format!("none {} {}", of(web), of(api)));
     assert_eq!((web, api), (&*format!("web {}", of(web)), &*format!("api {}", of(api))));
     assert!(output.stderr.contains("they have WEB_PORT, API_PORT"), "{}", output.whole());
+}
+
+#[test]
+fn one_service_alone_is_found_by_its_own_run_too() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    fs::create_dir(home.work().join("web")).expect("a directory");
+    let web = |output: Output| {
+        let lines: Vec<&str> = output.stdout.lines().collect();
+        let [all, web] = lines[..] else { panic!("{}", output.whole()) };
+        let port = all.strip_prefix("none ").expect("no PORT for all");
+        assert_eq!(web, format!("web {port}"), "{}", output.whole());
+        port.to_owned()
+    };
+    // One that only --also names has no directory, so its run says the name.
+    let beside = web(turbo(&home, "--also web", "web"));
+    fs::write(home.work().join("styxy.toml"), "[services.web]\ndir = \"web\"\n").expect("a file");
+    assert_eq!(web(turbo(&home, "", "web")), beside);
+}
+
+/// What an orchestrator does: a program in each package's directory. Prints the ports of web and
+/// api that all are told, and then name and port of each.
+fn turbo(home: &Home, options: &str, apps: &str) -> Output {
+    let text = "#!/bin/sh\necho ${PORT-none} $WEB_PORT $API_PORT\n\
+                for app in $APPS; do\n\
+                (cd $app && styxy run -q $NAME -- sh -c 'echo $STYXY_NAME $PORT')\n\
+                done\n";
+    stand_ins(home, &["turbo"]);
+    fs::write(home.path("bin/turbo"), text).expect("a program");
+    let mut command = home.shell(&format!("PATH=$BIN:$PATH styxy run {options} -- turbo dev"));
+    let name = if options.is_empty() { "" } else { "-n web" };
+    finish(command.env("BIN", home.path("bin")).env("APPS", apps).env("NAME", name)).ok()
 }
 
 #[test]

@@ -52,8 +52,8 @@ pub(super) struct Start {
     pub(super) told: Vec<(&'static str, String)>,
     /// The ports that go by a name.
     pub(super) named: Vec<Named>,
-    /// What names the allocations that are this process's, where there are several: a `styxy run`
-    /// within finds its own among them.
+    /// What names the allocations that are this process's: a `styxy run` within finds its own among
+    /// them.
     pub(super) lock_ids: Vec<String>,
 }
 
@@ -75,8 +75,10 @@ pub(super) fn become_command(start: &Start) -> Failed {
     }
     command.envs(start.told.iter().map(|(variable, value)| (variable, value)));
     set_own(&mut command, start);
-    let lock_ids = (start.lock_ids.len() > 1).then(|| start.lock_ids.join(","));
-    set(&mut command, "STYXY_LOCK_IDS", lock_ids.as_deref());
+    // Its own alone is in STYXY_LOCK_ID.
+    let own = start.own.as_ref().and_then(|own| own.lock_id.as_ref());
+    let has_more = start.lock_ids.iter().any(|lock_id| Some(lock_id) != own);
+    set(&mut command, "STYXY_LOCK_IDS", has_more.then(|| start.lock_ids.join(",")).as_deref());
     not_executed(program, &command.exec())
 }
 
