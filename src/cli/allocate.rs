@@ -113,9 +113,12 @@ fn requests(
     }
     let one = |name: Option<&str>| {
         let meant = here.meant(args.service.as_deref(), name, config);
+        let service_type = meant.service_type.unwrap_or_else(|| default_type.to_owned());
+        // Whoever asks for a number asks for no port again.
+        let package = || here.package_name(&service_type).filter(|_| args.port.is_none());
         AllocateRequest {
-            service_type: meant.service_type.unwrap_or_else(|| default_type.to_owned()),
-            service_name: meant.name,
+            service_name: meant.name.or_else(package),
+            service_type,
             lock_id: Some(new_lock_id()),
             ..request.clone()
         }

@@ -153,6 +153,7 @@ pub(super) struct Allocate {
     #[arg(short, long, value_name = "TYPE")]
     pub(super) service: Option<String>,
     /// Name of the service within its project; several names are all allocated or none
+    /// [default: the directory's in a monorepo, else none]
     #[arg(short, long = "name", value_name = "NAME")]
     pub(super) names: Vec<String>,
     /// How many ports, all or none

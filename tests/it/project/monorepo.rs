@@ -44,6 +44,34 @@ fn every_package_has_its_own_port_again() {
 }
 
 #[test]
+fn what_a_package_allocates_is_its_own_port_again_in_any_order() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let (web, api) = (package(&home, "apps/web"), package(&home, "apps/api"));
+    let allocate = |directory: &PathBuf, options: &[&str]| {
+        home.styxy_in(directory, &[&["allocate"], options].concat()).ok().port()
+    };
+    let ports = (run_in(&home, &web, &[]).0, run_in(&home, &api, &[]).0);
+    // The other way round than they came first, and each from within.
+    let other = allocate(&api.join("src"), &[]);
+    assert_eq!((allocate(&web.join("src"), &[]), other), ports);
+    home.styxy(&["cleanup", "--force"]).ok();
+    assert_eq!((allocate(&web, &[]), allocate(&api, &[])), ports);
+
+    let unnamed = |directory: &PathBuf, options: &[&str]| {
+        let port = allocate(directory, options);
+        let all = home.allocations();
+        let made = all.iter().find(|it| it["port"] == port).expect("it is allocated");
+        assert!(made["service_name"].is_null(), "{made:#}");
+        port
+    };
+    let number = home.spare_port(0);
+    assert_eq!(unnamed(&web, &["-p", &number.to_string()]), number, "asked for by number");
+    unnamed(&web, &["-s", "test"]);
+    unnamed(&home.work(), &[]);
+}
+
+#[test]
 fn a_directory_of_styxy_toml_says_which_service_it_is() {
     let home = Home::new();
     let _daemon = home.daemon();
