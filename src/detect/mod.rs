@@ -1,5 +1,6 @@
 //! The detection layer: what the machine says of ports and processes.
 
+pub mod broken_pipe;
 pub mod containers;
 pub mod descriptors;
 mod directories;

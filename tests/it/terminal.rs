@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::support::{Home, PATIENCE, Running, eventually};
+use crate::support::{Home, PATIENCE, Running, eventually, finish};
 
 #[test]
 fn every_exit_code_is_the_commands() {
@@ -33,6 +33,19 @@ fn a_command_that_dies_of_a_signal_dies_of_that_signal() {
         assert_eq!(child.line(), "ready");
         child.signal(signal);
         assert_eq!(child.wait().signal(), Some(signal.as_raw()));
+    }
+}
+
+#[test]
+fn signals_that_were_ignored_are_ignored_by_the_command() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    for trap in ["", "trap '' PIPE; ", "trap '' PIPE HUP INT; "] {
+        let ignored = |starter: &str| {
+            let script = format!("{trap}{starter} grep SigIgn /proc/self/status");
+            finish(&mut home.shell(&script)).ok().stdout
+        };
+        assert_eq!(ignored("styxy run --"), ignored(""), "{trap}");
     }
 }
 

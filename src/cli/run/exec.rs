@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::super::failure::{Exit, Failed};
 use crate::api::Allocation;
+use crate::detect::broken_pipe;
 
 /// The port that a command is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +80,7 @@ pub(super) fn become_command(start: &Start) -> Failed {
     let own = start.own.as_ref().and_then(|own| own.lock_id.as_ref());
     let has_more = start.lock_ids.iter().any(|lock_id| Some(lock_id) != own);
     set(&mut command, "STYXY_LOCK_IDS", has_more.then(|| start.lock_ids.join(",")).as_deref());
+    broken_pipe::pass_on(&mut command);
     not_executed(program, &command.exec())
 }
 
