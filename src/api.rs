@@ -120,6 +120,10 @@ pub struct AllocateRequest {
     /// A UUID that the client chose, so that it may ask again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_id: Option<String>,
+    /// The owner from whom the allocation `lock_id` goes over to `process_id`: only if it is still
+    /// that one's, or a dead one's, and nothing listens on its port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_process_id: Option<u32>,
     /// Say what the answer would be, and change nothing.
     #[serde(default, skip_serializing_if = "is_false", deserialize_with = "null_as_default")]
     pub dry_run: bool,

@@ -125,6 +125,7 @@ fn bare(request: &AllocateRequest, lock_id: Uuid) -> Request {
         instance_id: None,
         lease: None,
         if_running: IfRunning::Another,
+        previous: None,
         lock_id,
     }
 }

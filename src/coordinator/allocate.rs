@@ -115,6 +115,7 @@ fn checked(request: &AllocateRequest) -> Result<Request, Error> {
         instance_id: request.instance_id.clone(),
         lease: validate::lease(request.lease_seconds)?,
         if_running: request.if_running,
+        previous: request.previous_process_id,
         lock_id: lock_id.map_or_else(|| Ok(Uuid::new_v4()), validate::chosen_lock_id)?,
     })
 }

@@ -39,6 +39,8 @@ pub struct Request {
     pub lease: Option<Duration>,
     /// What to do when that service runs already.
     pub if_running: IfRunning,
+    /// The pid of the owner from whom the allocation `lock_id` goes over.
+    pub previous: Option<u32>,
     /// What will name the allocation.
     pub lock_id: Uuid,
 }
@@ -80,6 +82,9 @@ impl Registry {
         now: Moment,
     ) -> Result<Granted, Error> {
         self.service_type(&request.service_type)?;
+        if let Some(previous) = request.previous {
+            return self.take_over(previous, request, machine, now);
+        }
         if let Some(entry) = self.tables.allocations.get(&request.lock_id) {
             return repeated(request, &entry.allocation);
         }

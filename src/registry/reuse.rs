@@ -65,6 +65,36 @@ impl Registry {
         }
     }
 
+    /// Gives the allocation `request.lock_id` to another owner, if it is still the previous one's: of
+    /// several that want it one gets it.
+    pub(super) fn take_over(
+        &mut self,
+        previous: u32,
+        request: &Request,
+        machine: &mut impl Machine,
+        now: Moment,
+    ) -> Result<Granted, Error> {
+        let lock_id = request.lock_id;
+        let allocation = self.allocation(lock_id);
+        let allocation = allocation.ok_or_else(|| Error::UnknownLock(lock_id.to_string()))?;
+        let conflict =
+            || Error::LockIdConflict { lock_id: lock_id.to_string(), port: allocation.port };
+        let same_service = request.service_name == allocation.service_name
+            && request.project_path == allocation.project_path
+            && request.protocol == allocation.protocol;
+        let (Some(from), Some(to), true) = (allocation.owner, request.owner, same_service) else {
+            return Err(conflict());
+        };
+        if from.process == to.process {
+            return Ok(granted_again(lock_id, Vec::new()));
+        }
+        let may_go = from.process.pid == previous || !machine.is_alive(from.process);
+        if !may_go || machine.listener(allocation).is_some() {
+            return Err(conflict());
+        }
+        Ok(self.hand_over(lock_id, request, now))
+    }
+
     /// The live allocations of a named service with just that protocol.
     fn service(&self, project: Option<&str>, name: &str, protocol: Protocol) -> Vec<&Entry> {
         let ids = self.tables.of_service(project, name).iter();

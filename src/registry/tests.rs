@@ -102,6 +102,7 @@ fn request(number: u128) -> Request {
         instance_id: None,
         lease: None,
         if_running: IfRunning::Another,
+        previous: None,
         lock_id: Uuid::from_u128(number),
     }
 }

@@ -1,8 +1,10 @@
 //! The main job: `styxy run` gives every server a port of its own, and takes it back.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::support::{
@@ -152,6 +154,50 @@ fn a_name_that_runs_already_is_said_and_not_started_again() {
     let port = another.text().strip_prefix("ran on ").expect("the command ran");
     assert_ne!(port, first["port"].to_string(), "{}", another.whole());
     assert!(home.allocation(&first["lock_id"]).is_some(), "the first one still runs");
+}
+
+#[test]
+fn of_two_runs_within_a_run_one_has_its_port_and_the_other_one_of_its_own() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let server = "import os, signal, socket; \
+                  s = socket.create_server(('127.0.0.1', int(os.environ['PORT']))); \
+                  print(os.environ['PORT'], flush=True); signal.pause()";
+    // A starter of several that nobody knows, as make -j is: both begin when the barrier goes.
+    let starter = "echo $PORT\nfor one in 1 2; do\n\
+                   (read _ < barrier; styxy run -q -- python3 -c \"$SERVER\" || echo none) &\n\
+                   done\nexec 3<> barrier\necho go >&3; echo go >&3\nwait\n";
+    std::fs::write(home.work().join("starter"), starter).expect("a file");
+    finish(home.command("mkfifo").arg("barrier")).ok();
+    for _ in 0..5 {
+        let mut run = home.shell("exec styxy run -q -- sh starter");
+        run.env("SERVER", server).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut run = Running::spawn(&mut run);
+        let outer = run.line();
+        let ports = [run.line(), run.line()];
+        let all_serve = ports.iter().all(|port| port.parse::<u16>().is_ok());
+        assert!(all_serve && ports[0] != ports[1], "{ports:?}");
+        assert!(ports.contains(&outer), "{ports:?} without {outer}");
+        let group = Pid::from_raw(run.pid().cast_signed()).expect("a process");
+        kill_process_group(group, Signal::KILL).expect("it runs");
+        run.wait();
+        eventually(PATIENCE, || {
+            let left = home.allocations();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+        });
+    }
+}
+
+#[test]
+fn runs_within_each_other_and_one_after_the_other_have_the_same_port() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let inner = "echo $PORT\nstyxy run -q -- sh -c 'echo $PORT; exec styxy run -q -- sh -c \"echo \\$PORT\"'\n\
+                 styxy run -q -- sh -c 'echo $PORT'\n";
+    std::fs::write(home.work().join("inner"), inner).expect("a file");
+    let output = finish(&mut home.shell("styxy run -q -- sh inner")).ok();
+    let ports: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(ports, [ports[0]; 4], "{}", output.whole());
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) struct Place {
     pub(super) port: u16,
     /// What names the allocation; an unreserved port has none.
     pub(super) lock_id: Option<String>,
+    /// The allocation's owner, as the daemon knows it.
+    pub(super) owner: Option<u32>,
     /// The service's name.
     pub(super) name: Option<String>,
 }
@@ -24,8 +26,9 @@ pub(super) struct Place {
 impl Place {
     /// The port of an allocation.
     pub(super) fn of(allocation: &Allocation) -> Self {
-        let Allocation { port, lock_id, service_name, .. } = allocation;
-        Self { port: *port, lock_id: Some(lock_id.clone()), name: service_name.clone() }
+        let Allocation { port, lock_id, process_id, service_name, .. } = allocation;
+        let (lock_id, name) = (Some(lock_id.clone()), service_name.clone());
+        Self { port: *port, lock_id, owner: *process_id, name }
     }
 }
 
@@ -56,6 +59,8 @@ pub(super) struct Start {
     /// What names the allocations that are this process's: a `styxy run` within finds its own among
     /// them.
     pub(super) lock_ids: Vec<String>,
+    /// Their owner, from whom it takes one over.
+    pub(super) owner: Option<u32>,
 }
 
 /// Replaces this process with the command.
@@ -80,6 +85,8 @@ pub(super) fn become_command(start: &Start) -> Failed {
     let own = start.own.as_ref().and_then(|own| own.lock_id.as_ref());
     let has_more = start.lock_ids.iter().any(|lock_id| Some(lock_id) != own);
     set(&mut command, "STYXY_LOCK_IDS", has_more.then(|| start.lock_ids.join(",")).as_deref());
+    let owner = start.owner.map(|pid| pid.to_string());
+    set(&mut command, "STYXY_OWNER", owner.as_deref());
     broken_pipe::pass_on(&mut command);
     not_executed(program, &command.exec())
 }
@@ -191,11 +198,12 @@ mod tests {
         let named = Named { name: "odd name".to_owned(), variable: None, port: 4000 };
         Start {
             words: words.iter().map(Into::into).collect(),
-            own: Some(Place { port: 3000, lock_id: None, name: None }),
+            own: Some(Place { port: 3000, lock_id: None, owner: None, name: None }),
             variable: Some("PORT".to_owned()),
             told: vec![],
             named: vec![named],
             lock_ids: vec![],
+            owner: None,
         }
     }
 

@@ -62,16 +62,18 @@ fn prepare(
 ) -> Result<(Start, Reserved), Failure> {
     let siblings = siblings(context, client, here)?;
     let outer = nested::inherited(client, args, plan)?;
-    let inherited: Vec<Option<&Allocation>> =
-        plan.wanted.iter().map(|wanted| outer.of(&wanted.request)).collect();
+    let inherited = plan.wanted.iter().map(|wanted| outer.take_over(client, &wanted.request));
+    let inherited: Vec<Option<Allocation>> = inherited.collect::<Result<_, _>>()?;
     let missing = plan.wanted.iter().zip(&inherited).filter(|(_, inherited)| inherited.is_none());
     let requests: Vec<AllocateRequest> = missing.map(|(it, _)| it.request.clone()).collect();
     let reserved = reserve(client, requests)?;
 
     // One answer for each that was missing, in their order.
     let mut made = reserved.answers.iter().map(|answer| &answer.allocation);
-    let allocations: Vec<&Allocation> =
-        inherited.into_iter().filter_map(|inherited| inherited.or_else(|| made.next())).collect();
+    let allocations: Vec<&Allocation> = inherited
+        .iter()
+        .filter_map(|inherited| inherited.as_ref().or_else(|| made.next()))
+        .collect();
     for allocation in &allocations {
         announce(context, &words::service_of(allocation), allocation.port);
     }
@@ -120,6 +122,7 @@ fn start(
     siblings: &[Assignment],
 ) -> Start {
     let lock_ids = places.iter().filter_map(|place| place.lock_id.clone()).collect();
+    let owner = places.iter().find_map(|place| place.owner);
     let own_name = |wanted: &Wanted| wanted.request.service_name.clone();
     let named = plan.wanted.iter().zip(&places).filter_map(|(wanted, place)| {
         let variable = wanted.variable.clone();
@@ -141,7 +144,7 @@ fn start(
         Some(told) => (told.words, told.variables),
         None => (args.command.clone(), Vec::new()),
     };
-    Start { words, own, told, variable: plan.variable.clone(), named, lock_ids }
+    Start { words, own, told, variable: plan.variable.clone(), named, lock_ids, owner }
 }
 
 /// Tells the program its port in the way that it listens to, where that is known.

@@ -3,7 +3,9 @@
 use super::super::args::Run;
 use super::super::context::read;
 use super::plan::Plan;
-use crate::api::{AllocateRequest, Allocation, AllocationState, AllocationsResponse};
+use crate::api::{
+    AllocateRequest, AllocateResponse, Allocation, AllocationState, AllocationsResponse,
+};
 use crate::client::{Client, Failure};
 use crate::coordinator::Call;
 
@@ -41,11 +43,47 @@ fn lock_ids() -> Vec<String> {
     own.into_iter().chain(all.split(',').filter(|id| !id.is_empty()).map(str::to_owned)).collect()
 }
 
+/// The owner of all of them when this process was started.
+fn owner() -> Option<u32> {
+    std::env::var("STYXY_OWNER").ok()?.parse().ok()
+}
+
+/// Whether somebody else has it, or nobody has it any more.
+fn is_gone(code: &str) -> bool {
+    matches!(code, "lock_id_conflict" | "unknown_lock")
+}
+
 impl Outer {
+    /// Takes over the outer allocation that `request` asks for. One that another `run` within has
+    /// taken is not had: both servers would be on one port.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`], when nobody can be asked.
+    pub(super) fn take_over(
+        &self,
+        client: &mut Client,
+        request: &AllocateRequest,
+    ) -> Result<Option<Allocation>, Failure> {
+        let Some((outer, previous)) = self.of(request).zip(owner()) else { return Ok(None) };
+        let request = AllocateRequest {
+            service_type: outer.service_type.clone(),
+            preferred_port: None,
+            lock_id: Some(outer.lock_id.clone()),
+            previous_process_id: Some(previous),
+            ..request.clone()
+        };
+        match client.call(&Call::Allocate(request)) {
+            Ok(answer) => Ok(Some(read::<AllocateResponse>(&answer)?.allocation)),
+            Err(Failure::Refused(refusal)) if is_gone(&refusal.code) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// The outer allocation that `request` asks for, if it still waits for its server. A terminal
     /// inside a server that was started with `run` inherits the same variables, but there the port
     /// is in use.
-    pub(super) fn of(&self, request: &AllocateRequest) -> Option<&Allocation> {
+    fn of(&self, request: &AllocateRequest) -> Option<&Allocation> {
         self.allocations.iter().find(|outer| {
             let same_service = match (&outer.service_name, &request.service_name) {
                 (Some(outer), Some(name)) => outer == name,

@@ -39,7 +39,7 @@ pub(super) fn run(
         let service = words::service(&wanted.request.service_type, name.as_deref());
         announce(context, &service, picked.port);
         explain_notes(context, &picked.notes);
-        places.push(Place { port: picked.port, lock_id: None, name });
+        places.push(Place { port: picked.port, lock_id: None, owner: None, name });
     }
     // The siblings' ports are of use only where they are known.
     let siblings = assigned::unreserved(&mut fallback, here).unwrap_or_default();

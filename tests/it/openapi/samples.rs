@@ -86,6 +86,7 @@ fn allocate_request(full: bool) -> api::AllocateRequest {
         protocol: api::Protocol::Both,
         if_running: api::IfRunning::Refuse,
         lock_id: full.then(|| LOCK_ID.to_owned()),
+        previous_process_id: full.then_some(1),
         dry_run: full,
     }
 }

@@ -424,6 +424,7 @@ impl World {
             instance_id: wish.instance.map(|id| format!("instance-{id}")),
             lease: wish.lease.map(Duration::from_secs),
             if_running: wish.if_running,
+            previous: None,
             lock_id: Uuid::from_u128(self.made),
         }
     }
