@@ -13,7 +13,7 @@ use super::discover::Endpoint;
 use super::transport;
 use crate::api::Protocol;
 use crate::detect::holders::{self, Finder};
-use crate::detect::{peer, process, sockets};
+use crate::detect::{peer, process, sockets, users};
 use crate::text::printable;
 
 /// Why there is no daemon at a place.
@@ -104,7 +104,7 @@ fn stranger(endpoint: &Endpoint, uid: u32, peer: Peer) -> Miss {
     let who = match process {
         Some(process) => format!(" ({}, pid {})", printable(&process.name), process.pid),
         None if own => String::new(),
-        None => format!(" (uid {uid})"),
+        None => format!(" ({})", users::describe(uid)),
     };
     let place = match endpoint {
         Endpoint::Tcp(address) => address.to_string(),

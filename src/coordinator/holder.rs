@@ -98,12 +98,7 @@ pub fn user_of_port(usage: &SystemUsage) -> String {
         (None, None) if usage.uid == rustix::process::geteuid().as_raw() => {
             "a process that cannot be seen".to_owned()
         }
-        (None, None) => match users::name_of(usage.uid) {
-            Some(name) => {
-                format!("a process of another user ({}, uid {})", printable(&name), usage.uid)
-            }
-            None => format!("a process of another user (uid {})", usage.uid),
-        },
+        (None, None) => format!("a process of another user ({})", users::describe(usage.uid)),
     }
 }
 

@@ -1,8 +1,18 @@
 //! What users are called.
 
+use crate::text::printable;
+
+/// A user by name, where it is known, and number, as people read it.
+pub fn describe(uid: u32) -> String {
+    match name_of(uid) {
+        Some(name) => format!("{}, uid {uid}", printable(&name)),
+        None => format!("uid {uid}"),
+    }
+}
+
 /// The name of a user, as /etc/passwd has it (passwd(5)). Users of a directory service are not
 /// there, and are not asked for: it may be slow, or far away.
-pub fn name_of(uid: u32) -> Option<String> {
+fn name_of(uid: u32) -> Option<String> {
     name_in(&std::fs::read("/etc/passwd").ok()?, uid)
 }
 

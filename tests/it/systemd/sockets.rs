@@ -46,7 +46,7 @@ fn of_two_users_the_second_is_served_too_and_each_sees_only_its_own() {
 
     // Whose the port is, as far as Bob may see.
     let doctor = bob.styxy(&["doctor"]);
-    let named = format!("another user (uid {}) listens on 127.0.0.1:9876", ada.id());
+    let named = format!("another user (ada, uid {}) listens on 127.0.0.1:9876", ada.id());
     assert!(doctor.stdout.contains(&named), "{}", doctor.whole());
 
     // Bob reaches the port of Ada's daemon, and is refused.
