@@ -52,7 +52,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         if coordinator.is_sound() { interval } else { interval.min(RETRY_INTERVAL) }
     };
     let mut net = Instant::now() + net_interval();
-    let mut looked = None;
+    let mut looked: Option<Instant> = None;
     let mut questions: Option<JoinHandle<()>> = None;
     loop {
         let now = Instant::now();
@@ -65,7 +65,12 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         let plan = coordinator.upkeep();
         let deadline = plan.next_deadline.map(|left| now + left);
         let interval = if plan.is_awaited { AWAITED_INTERVAL } else { LISTENER_INTERVAL };
-        let look = looked.map_or(now, |looked: Instant| looked + interval);
+        if !plan.follow_listeners {
+            looked = None;
+        }
+        // On a port that was free a moment ago nobody listens yet, and who asks for one often asks
+        // for more: a walk through /proc would take a processor from them.
+        let look = *looked.get_or_insert(now) + interval;
         let mut asking = plan.engines_due.map(|left| now + left);
         if questions.as_ref().is_some_and(|questions| !questions.is_finished()) {
             asking = None;
