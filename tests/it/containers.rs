@@ -18,8 +18,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, Output, PATIENCE, Running, eventually, finish, has_program, in_new_network, is_root,
-    session_of, skip,
+    Home, Output, PATIENCE, Request, Running, eventually, finish, has_program, in_network_of,
+    in_new_network, is_root, session_of, skip,
 };
 
 /// A network of its own, with a Styxy daemon and one container engine in it.
@@ -152,6 +152,35 @@ impl World {
         self.until("a daemon", &["daemon", "status", "--json"], |_| true);
     }
 
+    /// Does `work` in that network.
+    fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_network_of(self.network.pid(), work)
+    }
+
+    /// The times of [`allocations`] of a new daemon whose engine gets that signal once it has told
+    /// of a container on `port`, and is to be asked again.
+    fn allocations_beside(&mut self, port: u16, signal: Option<Signal>) -> Vec<Duration> {
+        if let Some(styxy) = &mut self.styxy {
+            styxy.kill();
+        }
+        self.start_styxy();
+        let check = ["check", &port.to_string(), "--json"];
+        self.until("its name", &check, |it| it["system_usage"]["container"]["name"] == "db");
+        // An answer is good for a second: the end of a lease tells that it is old.
+        let body = json!({ "service_type": "api", "lease_seconds": 2 });
+        self.in_network(|| {
+            let lock_id = self.home.post("/allocate", body).expect(201)["lock_id"].clone();
+            self.home.ends_within(PATIENCE, &lock_id);
+        });
+        let engine = self.engine.as_ref().expect("it was started");
+        if let Some(signal) = signal {
+            engine.signal(signal);
+        }
+        let times = self.in_network(|| allocations(&self.home));
+        engine.signal(Signal::CONT);
+        times
+    }
+
     /// Waits until `styxy WORDS` answers with JSON that `is_so`, and returns it.
     #[track_caller]
     fn until(&self, what: &str, words: &[&str], is_so: impl Fn(&Value) -> bool) -> Value {
@@ -193,6 +222,11 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if let Some(engine) = &mut self.engine
+            && engine.try_wait().is_none()
+        {
+            engine.signal(Signal::CONT);
+        }
         for name in ["db", "web", "later", "near"] {
             let _missing = self.docker(&["rm", "-f", name]);
         }
@@ -202,9 +236,13 @@ impl Drop for World {
         if let Some(engine) = &mut self.engine
             && engine.try_wait().is_none()
         {
-            engine.signal(Signal::CONT);
             engine.signal(Signal::TERM);
             engine.wait();
+        }
+        // Docker leaves mounts behind, more of them when it was killed: nobody could remove what
+        // they are on.
+        for name in ["exec/netns/default", "data"] {
+            let _absent = finish(Command::new("umount").arg(self.path(&format!("engine/{name}"))));
         }
     }
 }
@@ -291,15 +329,55 @@ fn a_published_port_is_known(mut world: World) {
     world.becomes(later, "conflict", "later");
     world.docker(&["rm", "-f", "later"]).ok();
 
-    // It hangs, then it is gone: a port is had as quickly as ever.
+    allocations_wait_for_no_engine(&mut world);
+}
+
+/// Well, hanging, or dead with its socket still there: a port is had as quickly as ever.
+fn allocations_wait_for_no_engine(world: &mut World) {
+    let port = world.home.spare_port(1);
+    world.publish("db", port, "/elsewhere");
+    delays_nobody("it is well", || world.allocations_beside(port, None));
+    delays_nobody("it hangs", || world.allocations_beside(port, Some(Signal::STOP)));
+    world.docker(&["rm", "-f", "db"]).ok();
     let engine = world.engine.as_mut().expect("it was started");
-    engine.signal(Signal::STOP);
-    world.styxy(&["allocate", "-s", "dev", "--dry-run"]).ok();
-    let engine = world.engine.as_mut().expect("it was started");
-    engine.signal(Signal::CONT);
-    engine.signal(Signal::TERM);
-    engine.wait();
-    world.styxy(&["allocate", "-s", "dev", "--dry-run"]).ok();
+    engine.kill();
+    assert!(world.socket().exists(), "it had no time to remove it");
+    delays_nobody("it is dead", || world.in_network(|| allocations(&world.home)));
+}
+
+/// How long each of 100 allocations took with its release, every other one with a wish for a port
+/// that another program has.
+fn allocations(home: &Home) -> Vec<Duration> {
+    let taken = TcpListener::bind(("127.0.0.1", home.spare_port(0))).expect("a free port");
+    let taken = taken.local_addr().expect("it is bound").port();
+    let mut connection = home.connect();
+    let mut allocation = |wish: Option<u16>| {
+        let body = json!({ "service_type": "dev", "preferred_port": wish });
+        let allocate = Request::json("POST", "/allocate", &body);
+        let begin = Instant::now();
+        let answer = connection.send(&allocate).expect("an answer").expect(201);
+        let path = format!("/allocate/{}", answer["lock_id"].as_str().expect("a lock id"));
+        connection.send(&Request::new("DELETE", &path)).expect("an answer").expect(200);
+        begin.elapsed()
+    };
+    [Some(taken), None].into_iter().cycle().take(100).map(&mut allocation).collect()
+}
+
+/// Sees that no allocation of a round waits for an engine, which may take a quarter of a second.
+/// Other programs than these tests may have the processors: one round of five must do.
+#[track_caller]
+fn delays_nobody(state: &str, mut round: impl FnMut() -> Vec<Duration>) {
+    let does = (0..5).any(|_| {
+        let mut times = round();
+        times.sort_unstable();
+        let (most, slowest) = (times[89], times[99]);
+        let quick = most < Duration::from_millis(25) && slowest < Duration::from_millis(125);
+        if !quick {
+            eprintln!("{state}: another round after {most:?} for 90 of 100, {slowest:?} for one");
+        }
+        quick
+    });
+    assert!(does, "{state}: an allocation waits");
 }
 
 #[test]
@@ -342,28 +420,19 @@ fn an_engine_that_hangs_or_talks_nonsense_delays_nobody() {
     chatterer(bind("named.sock"), b"no protocol at all\0");
     let mut daemon = home.styxy_command(&["daemon", "run"]);
     let named = format!("unix://{}", home.path("named.sock").display());
-    let log = fs::File::create(home.path("daemon.log")).expect("a log file");
-    daemon.env("DOCKER_HOST", named).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let _daemon = Running::spawn(&mut daemon);
-    eventually(PATIENCE, || home.try_get("/status").map_err(|error| error.to_string()));
-    // Who has the port that was asked for is said without a question to them.
-    let taken = TcpListener::bind(("127.0.0.1", home.spare_port(0))).expect("a free port");
-    let taken = taken.local_addr().expect("it is bound").port();
-    let mut times: Vec<Duration> = [None, Some(taken)]
-        .into_iter()
-        .cycle()
-        .take(50)
-        .map(|wish| {
-            let body = json!({ "service_type": "dev", "preferred_port": wish, "dry_run": true });
-            let begin = Instant::now();
-            home.post("/allocate", body).expect(200);
-            begin.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    // An engine may take a quarter of a second for a question; half of the requests, at least,
-    // are far from waiting for one on any machine.
-    assert!(times[25] < Duration::from_millis(100), "{times:?}");
+    daemon.env("DOCKER_HOST", named).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut running = None;
+    delays_nobody("nobody makes sense", || {
+        drop(running.take());
+        let log = fs::File::create(home.path("daemon.log")).expect("a log file");
+        running = Some(Running::spawn(daemon.stderr(log)));
+        eventually(PATIENCE, || home.try_get("/status").map_err(|error| error.to_string()));
+        // Three seconds after the first question each is to be asked again: the end of a lease
+        // tells that they are over.
+        let body = json!({ "service_type": "api", "lease_seconds": 4 });
+        home.ends_within(PATIENCE, &home.post("/allocate", body).expect(201)["lock_id"]);
+        allocations(&home)
+    });
     // All three are asked, and complained of once.
     eventually(PATIENCE, || {
         let log = fs::read_to_string(home.path("daemon.log")).expect("a log");

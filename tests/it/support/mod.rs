@@ -21,8 +21,8 @@ pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket
 pub(crate) use output::Output;
 pub(crate) use process::{Running, finish, owner, reuse_pid, session_of};
 pub(crate) use sandbox::{
-    NOBODY, STRANGER, as_nobody, as_user, behind, has_program, in_new_network, is_root, report,
-    skip,
+    NOBODY, STRANGER, as_nobody, as_user, behind, has_program, in_network_of, in_new_network,
+    is_root, report, skip,
 };
 pub(crate) use site::Site;
 pub(crate) use tmpfs::Tmpfs;

@@ -1,9 +1,11 @@
 //! Other users and other networks: what needs root, and how to go without.
 
+use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::process::Command;
 
-use rustix::thread::{Uid, set_thread_res_uid};
+use rustix::thread::{LinkNameSpaceType, Uid, move_into_link_name_space, set_thread_res_uid};
 
 /// The user that some programs of the tests run as.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -80,4 +82,17 @@ pub(crate) fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
 /// The command in a network namespace of its own, where nothing but loopback is. Needs root.
 pub(crate) fn in_new_network(command: &Command) -> Command {
     behind(command, &["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+}
+
+/// Does `work` on a thread that is in the network of the process `pid`. Needs root.
+pub(crate) fn in_network_of<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let network = File::open(format!("/proc/{pid}/ns/net")).expect("a namespace");
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root may enter it");
+            work()
+        });
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

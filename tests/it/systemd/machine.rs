@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use super::user::User;
-use crate::support::{Output, PATIENCE, Share, eventually, finish, is_root, skip};
+use crate::support::{Output, PATIENCE, Share, eventually, finish, in_network_of, is_root, skip};
 
 /// The users that it has: name and id. No real user has such an id.
 pub(super) const USERS: [(&str, u32); 2] = [("ada", 61_001), ("bob", 61_002)];
@@ -129,16 +128,7 @@ impl Machine {
 
     /// Does `work` with its network as the network of the thread that does it.
     pub(super) fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let network = fs::File::open(format!("/proc/{}/ns/net", self.pid)).expect("a namespace");
-        std::thread::scope(|scope| {
-            let worker = scope.spawn(move || {
-                use std::os::fd::AsFd as _;
-                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("root may enter it");
-                work()
-            });
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        in_network_of(self.pid, work)
     }
 
     /// What its journal has, a line each.
