@@ -2,6 +2,7 @@
 
 mod blocks;
 mod daemon;
+mod deaths;
 mod home;
 mod http;
 mod journal;
@@ -14,6 +15,7 @@ mod tmpfs;
 mod wait;
 
 pub(crate) use daemon::Daemon;
+pub(crate) use deaths::{delay_after_death, keep_the_promise};
 pub(crate) use home::{Home, PATH, Share};
 pub(crate) use http::{Address, Connection, Reply, Request};
 pub(crate) use journal::{reboot, sealed};

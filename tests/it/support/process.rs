@@ -199,12 +199,12 @@ fn stat_field(pid: u32, field: usize) -> Option<u64> {
     stat[stat.rfind(')')? + 2..].split(' ').nth(field - 3)?.parse().ok()
 }
 
-fn readable_within(pidfd: &impl std::os::fd::AsFd, limit: Duration) -> bool {
+pub(super) fn readable_within(pidfd: &impl std::os::fd::AsFd, limit: Duration) -> bool {
     let timeout = Timespec::try_from(limit).expect("a short time");
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
-fn as_pid(pid: u32) -> Pid {
+pub(super) fn as_pid(pid: u32) -> Pid {
     i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id")
 }
