@@ -1,5 +1,6 @@
 //! Gone when nobody needs it, and back when somebody does.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -7,11 +8,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::machine::Machine;
-use super::user::User;
+use super::user::{UNITS, User};
 use crate::support::{PATIENCE, eventually, full};
 
 /// The shortest that the configuration allows.
 const SHORT: &str = "[daemon]\nidle_exit = \"50ms\"\n";
+
+const SERVICE: &str = "styxy.service";
 
 #[test]
 fn after_the_last_allocation_and_the_idle_time_no_process_is_left() {
@@ -59,6 +62,7 @@ fn a_client_that_comes_at_the_moment_of_the_idle_exit_is_answered() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
     ada.configure(SHORT);
+    write_down_failures(&ada);
     ada.enable();
     ada.wake();
     let rounds = if full() { 1_000 } else { 100 };
@@ -100,6 +104,7 @@ fn an_idle_connection_does_not_keep_it_and_is_closed() {
     let Some(machine) = Machine::start() else { return };
     let ada = machine.ada();
     ada.configure(SHORT);
+    write_down_failures(&ada);
     ada.enable();
     let rest = machine.in_network(|| {
         let mut connection = connect().expect("systemd listens");
@@ -132,10 +137,29 @@ fn connect() -> std::io::Result<TcpStream> {
     Ok(connection)
 }
 
-/// Neither the service nor a socket came to a bad end.
-fn never_failed(ada: &User<'_>) {
-    for unit in super::user::UNITS {
-        assert_eq!(ada.show(unit, "Result"), "success", "{unit}");
+/// Has every failure of a unit written down from now on. What `systemctl show` says of one goes
+/// with the next start.
+fn write_down_failures(ada: &User<'_>) {
+    let handler = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo %i >>%h/failures'\n";
+    ada.write(&ada.home(".config/systemd/user/failure@.service"), handler);
+    for unit in UNITS {
+        // A service that is to be restarted after a crash has not failed yet (systemd.unit(5)).
+        let restart = if unit == SERVICE { "[Service]\nRestart=no\n" } else { "" };
+        ada.edit(unit, &format!("[Unit]\nOnFailure=failure@%n.service\n{restart}"));
     }
-    assert_eq!(ada.show("styxy.service", "NRestarts"), "0", "it never crashed");
+}
+
+/// Neither the service nor a socket has come to a bad end since [`write_down_failures`].
+fn never_failed(ada: &User<'_>) {
+    // One that is meant, which is written down after all others. It stays until then.
+    ada.ask(&["allocate", "-s", "dev", "--pid", &ada.owner().to_string()]);
+    ada.signal_service("KILL");
+    let failures = eventually(PATIENCE, || {
+        let text = fs::read_to_string(ada.home("failures")).map_err(|error| error.to_string())?;
+        if text.ends_with('\n') { Ok(text) } else { Err(text) }
+    });
+    assert_eq!(failures, format!("{SERVICE}\n"), "only the last is meant");
+    for socket in ["styxy.socket", "styxy-unix.socket"] {
+        assert_eq!(ada.show(socket, "Result"), "success", "{socket}");
+    }
 }
