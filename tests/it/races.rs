@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Connection, Home, PATIENCE, Reply, Request, eventually, full, owner, port_of, random_below,
-    report, tcp_socket,
+    Connection, Home, PATIENCE, Reply, Request, Running, eventually, full, owner, port_of,
+    random_below, report, tcp_socket,
 };
 
 /// Sends one request from each of so many clients at the same moment.
@@ -101,6 +102,85 @@ fn two_that_start_the_same_service_get_one_allocation_when_they_reuse() {
         release(&home, &replies[0].json()).expect(200);
     }
     daemon.is_well(&home);
+}
+
+/// Starts `styxy run -n web OPTION -- …` twice at the same moment. Each with what it says first, be
+/// that the command or Styxy itself.
+fn run_twice(home: &Home, option: &[&str]) -> [(Running, String); 2] {
+    let start = Barrier::new(2);
+    let run = || {
+        let script = format!(
+            "exec styxy run -q -n web {} -- sh -c 'echo ran on $PORT; exec sleep 3600' 2>&1",
+            option.join(" ")
+        );
+        let mut command = home.shell(&script);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        start.wait();
+        let mut run = Running::spawn(&mut command);
+        let line = run.line();
+        (run, line)
+    };
+    thread::scope(|scope| [(); 2].map(|()| scope.spawn(run)).map(|one| one.join().expect("said")))
+}
+
+/// The port that a command ran on, if it ran.
+fn ran_on(said: &str) -> Option<u16> {
+    said.strip_prefix("ran on ")?.parse().ok()
+}
+
+#[test]
+fn of_two_runs_of_one_name_at_once_one_runs_and_the_other_says_where() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let rounds = if full() { 200 } else { 10 };
+    for round in 0..rounds {
+        for (option, exit) in [(None, 1), (Some("--reuse"), 0)] {
+            let mut runs = run_twice(&home, option.as_slice());
+            // The one that ran first.
+            runs.sort_by_key(|(_, said)| ran_on(said).is_none());
+            let [(winner, ran), (loser, said)] = &mut runs;
+            let context = format!("round {round}, {option:?}: {ran:?}, {said:?}");
+
+            let port = ran_on(ran).unwrap_or_else(|| panic!("none ran: {context}"));
+            let url = format!("http://localhost:{port}");
+            let expected = match option {
+                Some(_) => url,
+                None => format!("error: web runs already: {url}"),
+            };
+            assert_eq!(*said, expected, "{context}");
+            assert_eq!(loser.wait().code(), Some(exit), "{context}");
+            let allocations = home.allocations();
+            assert_eq!(allocations.len(), 1, "{context}: {allocations:#?}");
+            assert_eq!(allocations[0]["process_id"], winner.pid(), "{context}");
+            assert!(winner.try_wait().is_none(), "the one that runs goes on: {context}");
+
+            winner.kill();
+            home.ends_within(PATIENCE, &allocations[0]["lock_id"]);
+        }
+    }
+    daemon.is_well(&home);
+    report(&format!("{rounds} rounds"));
+}
+
+#[test]
+fn two_runs_of_one_name_at_once_both_run_when_another_one_is_wanted() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let rounds = if full() { 200 } else { 10 };
+    for round in 0..rounds {
+        let runs = run_twice(&home, &["--another"]);
+        let ports: BTreeSet<_> = runs.iter().filter_map(|(_, said)| ran_on(said)).collect();
+        assert_eq!(ports.len(), 2, "round {round}: {runs:#?}");
+        let allocations = home.allocations();
+        let theirs: BTreeSet<_> = allocations.iter().map(port_of).collect();
+        assert_eq!(theirs, ports, "round {round}: {allocations:#?}");
+        drop(runs);
+        for one in &allocations {
+            home.ends_within(PATIENCE, &one["lock_id"]);
+        }
+    }
+    daemon.is_well(&home);
+    report(&format!("{rounds} rounds"));
 }
 
 #[test]
