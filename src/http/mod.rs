@@ -8,6 +8,7 @@ mod extract;
 mod guard;
 mod handlers;
 mod refusal;
+mod routes;
 mod stream;
 mod wire;
 
@@ -23,7 +24,6 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::http::{HeaderValue, Response, header};
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, post, put};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -35,35 +35,12 @@ use tower_service::Service;
 
 pub use activity::Activity;
 pub use guard::{Caller, Connection, Entrance};
+pub use routes::ROUTES;
 
 use activity::Counted;
 use wire::{Progress, Received, Wire};
 
 use crate::coordinator::{Call, Coordinator};
-
-/// Every route: method, and path as OpenAPI writes it.
-pub const ROUTES: &[(&str, &str)] = &[
-    ("POST", "/allocate"),
-    ("POST", "/allocate/batch"),
-    ("POST", "/allocate/{lockId}/renew"),
-    ("DELETE", "/allocate/{lockId}"),
-    ("GET", "/check/{port}"),
-    ("GET", "/suggest/{serviceType}"),
-    ("POST", "/instance/register"),
-    ("POST", "/instance/heartbeat"),
-    ("PUT", "/instance/{id}/heartbeat"),
-    ("GET", "/instance/list"),
-    ("DELETE", "/instance/{id}"),
-    ("GET", "/status"),
-    ("POST", "/cleanup"),
-    ("GET", "/assignments"),
-    ("POST", "/assign"),
-    ("GET", "/allocations"),
-    ("GET", "/scan"),
-    ("GET", "/config"),
-    ("GET", "/events"),
-    ("GET", "/openapi.json"),
-];
 
 /// How long a client may take to send the head of a request, and to begin the next one.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
@@ -108,30 +85,7 @@ pub struct Routes {
 impl Routes {
     /// The routes, ready to serve connections.
     pub fn new(coordinator: Arc<Coordinator>) -> Self {
-        let router = Router::new()
-            .route("/allocate", post(handlers::allocate))
-            .route("/allocate/batch", post(handlers::allocate_batch))
-            .route("/allocate/{lockId}/renew", post(handlers::renew))
-            .route("/allocate/{lockId}", delete(handlers::release))
-            .route("/check/{port}", get(handlers::check))
-            .route("/suggest/{serviceType}", get(handlers::suggest))
-            .route("/instance/register", post(handlers::register))
-            .route("/instance/heartbeat", post(handlers::heartbeat))
-            .route("/instance/{id}/heartbeat", put(handlers::heartbeat_of))
-            .route("/instance/list", get(handlers::instances))
-            .route("/instance/{id}", delete(handlers::remove_instance))
-            .route("/status", get(handlers::status))
-            .route("/cleanup", post(handlers::cleanup))
-            .route("/assignments", get(handlers::assignments))
-            .route("/assign", post(handlers::assign))
-            .route("/allocations", get(handlers::allocations))
-            .route("/scan", get(handlers::scan))
-            .route("/config", get(handlers::config))
-            .route("/events", get(handlers::events))
-            .route("/openapi.json", get(handlers::openapi))
-            .fallback(handlers::unknown_route)
-            .method_not_allowed_fallback(handlers::method_not_allowed);
-        Self { router: router.with_state(coordinator), activity: Activity::default() }
+        Self { router: routes::router(coordinator), activity: Activity::default() }
     }
 
     /// Whether anybody is being served.
