@@ -5,6 +5,7 @@ mod samples;
 mod schema;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::Value;
 use styxy::config::Config;
@@ -160,26 +161,60 @@ fn requests_require_what_the_daemon_requires() {
     }
 }
 
+/// A code that nothing makes any more is described in vain, and one that is not described is one
+/// that no client can rely on.
 #[test]
-fn every_refusal_has_a_described_code() {
+fn the_described_codes_are_those_that_the_code_makes() {
     let document = document();
-    let described: BTreeSet<&str> = schema_of(&document, "ErrorCode")["enum"]
+    let described: BTreeSet<String> = schema_of(&document, "ErrorCode")["enum"]
         .as_array()
         .expect("the codes are a list")
         .iter()
-        .filter_map(Value::as_str)
+        .filter_map(|code| Some(code.as_str()?.to_owned()))
         .collect();
-    // `Error::code` is one arm a code: `Self::UnknownLock(_) => "unknown_lock",`
-    let source = include_str!("../../src/error.rs");
-    let codes: Vec<&str> = source
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \""))
-        .filter_map(|(_, code)| code.strip_suffix("\","))
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let made: BTreeSet<String> = ["error.rs", "http", "coordinator", "registry", "store", "daemon"]
+        .iter()
+        .flat_map(|part| codes_made_in(&source.join(part)))
         .collect();
-    assert!(codes.len() >= 13, "error.rs reads differently now: {codes:?}");
-    for code in codes {
-        assert!(described.contains(code), "openapi.json does not know the code {code}");
+    assert_eq!(described, made, "left: openapi.json, right: src");
+
+    // What a client says by itself, with no daemon to refuse it, is on its own page.
+    let by_client = ["cli", "client"].iter().flat_map(|part| codes_made_in(&source.join(part)));
+    let manual = include_str!("../../man/styxy.1");
+    for code in by_client.filter(|code| !described.contains(code)) {
+        assert!(manual.contains(&format!(".Li {code}")), "styxy.1 does not know the code {code}");
     }
+}
+
+/// The codes that a source file, or those in a directory, make outside of their tests.
+fn codes_made_in(place: &Path) -> BTreeSet<String> {
+    if place.is_dir() {
+        let files =
+            std::fs::read_dir(place).expect("a directory").map(|file| file.expect("a file"));
+        return files.flat_map(|file| codes_made_in(&file.path())).collect();
+    }
+    let text = std::fs::read_to_string(place).expect("source code");
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    // `Error::code` is one arm a code: `Self::UnknownLock(_) => "unknown_lock",`
+    let arms = text
+        .lines()
+        .filter(|_| place.ends_with("error.rs"))
+        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \""))
+        .filter_map(|(_, code)| code.strip_suffix("\","));
+    // The code stands behind the status: `Refusal::new(StatusCode::FORBIDDEN, "forbidden_peer", …`
+    let refusals = text.split("Refusal::new(").skip(1).map(|rest| {
+        let (_, rest) = rest.split_once(',').expect("a status");
+        literal(rest)
+            .unwrap_or_else(|| panic!("{}: a code is written where it is made", place.display()))
+    });
+    let responses = text.split("error::response(").skip(1).filter_map(literal);
+    arms.chain(refusals).chain(responses).map(str::to_owned).collect()
+}
+
+/// The string that source code begins with.
+fn literal(source: &str) -> Option<&str> {
+    source.trim_start().strip_prefix('"')?.split('"').next()
 }
 
 #[test]
