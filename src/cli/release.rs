@@ -49,7 +49,8 @@ impl Target {
             return Self::Port(port);
         }
         match Uuid::try_parse(text) {
-            Ok(_) => Self::LockId(text.to_owned()),
+            // A UUID may be written in several ways, and a lock id is told in this one (RFC 9562).
+            Ok(lock_id) => Self::LockId(lock_id.to_string()),
             Err(_) => Self::Name(text.to_owned()),
         }
     }
@@ -129,6 +130,15 @@ mod tests {
         assert_eq!(Target::parse("65536"), Target::Name("65536".to_owned()));
         assert_eq!(Target::parse(ID), Target::LockId(ID.to_owned()));
         assert_eq!(Target::parse("web"), Target::Name("web".to_owned()));
+    }
+
+    #[test]
+    fn a_lock_id_is_found_however_it_is_written() {
+        let allocation = Allocation { lock_id: ID.to_owned(), ..web() };
+        let [upper, plain] = [ID.to_uppercase(), ID.replace('-', "")];
+        for text in [ID, &upper, &plain, &format!("urn:uuid:{ID}")] {
+            assert!(Target::parse(text).names(&allocation), "{text}");
+        }
     }
 
     fn shop() -> Scope {
