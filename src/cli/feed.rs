@@ -89,16 +89,9 @@ impl<'c> Feed<'c> {
     /// When the daemon has gone, and no other can be had nor the journal.
     pub(super) fn next(&mut self, limit: Option<Duration>) -> Result<News, Failed> {
         let Some((client, events)) = &mut self.stream else {
-            return Ok(match limit {
-                Some(limit) if limit < POLL => {
-                    thread::sleep(limit);
-                    News::Nothing
-                }
-                _ => {
-                    thread::sleep(POLL);
-                    News::Anything
-                }
-            });
+            // However short it was, something may have happened.
+            thread::sleep(limit.map_or(POLL, |limit| limit.min(POLL)));
+            return Ok(News::Anything);
         };
         Ok(match events.next(limit) {
             Ok(Said::Event(name, _)) if name == LAGGED => News::Anything,

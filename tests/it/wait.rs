@@ -3,7 +3,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Home, Running, Serve, finish, owner, port_of, serve};
+use crate::support::{
+    Home, PATIENCE, Running, Serve, eventually, finish, owner, port_of, serve, tcp_socket,
+};
 
 /// Starts `styxy wait ARGS`, and returns when it waits.
 fn waiting(home: &Home, args: &str) -> Running {
@@ -86,6 +88,25 @@ fn the_owners_death_ends_the_wait_at_once() {
     assert_eq!(wait.line(), "error: web ended before it listened: owner died");
     assert_eq!(wait.wait().code(), Some(1));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+/// Without a daemon a wait looks now and then; however short it is, it looks once more at its end.
+#[test]
+fn a_short_wait_on_the_journal_sees_what_listened_in_that_time() {
+    let home = Home::new();
+    let journal = |args: &[&str]| finish(home.styxy_command(args).env("STYXY_AUTOSTART", "0"));
+    let pid = std::process::id().to_string();
+    let port = journal(&["allocate", "-n", "web", "--pid", &pid]).ok().port();
+    eventually(PATIENCE, || {
+        let mut command = home.shell("exec styxy wait web --timeout 200ms 2>&1");
+        command.env("STYXY_AUTOSTART", "0").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut wait = Running::spawn(&mut command);
+        assert_eq!(wait.line(), "styxy: waiting for web");
+        let _socket = tcp_socket(&format!("127.0.0.1:{port}"), true, true);
+        // On a busy machine the time may be over before the socket is there.
+        let said = wait.line();
+        if said == format!("http://localhost:{port}") { Ok(()) } else { Err(said) }
+    });
 }
 
 #[test]
