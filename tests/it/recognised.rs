@@ -1,11 +1,12 @@
 //! What `run` and `allocate` make of a program or project that they know. The programs here are
 //! stand-ins that print what they were started with; `frameworks` has the real ones.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use crate::support::{Home, Output, finish, tcp_socket};
+use crate::support::{Home, Output, Running, finish, has_program, port_of, skip, tcp_socket};
 
 /// Makes programs that print variables and arguments: `PORT= FLASK_RUN_PORT= | ARGS`.
 fn stand_ins(home: &Home, names: &[&str]) {
@@ -107,6 +108,44 @@ fn one_service_alone_is_found_by_its_own_run_too() {
     let beside = web(turbo(&home, "--also web", "web"));
     fs::write(home.work().join("styxy.toml"), "[services.web]\ndir = \"web\"\n").expect("a file");
     assert_eq!(web(turbo(&home, "", "web")), beside);
+}
+
+/// The programs of a Procfile as they are told their ports: that of foreman, then each service's.
+fn foreman(home: &Home) -> (Running, Vec<u16>) {
+    let mut run = home.run(&["-q", "foreman", "start"]);
+    let ports = |line: &str| -> Vec<u16> {
+        let (_, words) = line.split_once("| ports ").unwrap_or_default();
+        words.split_whitespace().map(|word| word.parse().expect("a port")).collect()
+    };
+    loop {
+        let line = run.line();
+        if line.contains("| ports ") {
+            return (run, ports(&line));
+        }
+    }
+}
+
+#[test]
+fn two_foremen_at_once_have_ports_of_their_own_for_each_service() {
+    if !has_program("foreman") {
+        return skip("there is no foreman");
+    }
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let services = "[services.web]\n[services.api]\n";
+    fs::write(home.work().join("styxy.toml"), services).expect("a file");
+    let procfile = "web: echo ports $PORT $WEB_PORT $API_PORT; exec sleep 3600\n\
+                    api: exec sleep 3600\n";
+    fs::write(home.work().join("Procfile"), procfile).expect("a file");
+    // It goes before PORT for foreman, and is for all that run here.
+    fs::write(home.work().join(".env"), "PORT=5000\n").expect("a file");
+
+    let (first, second) = (foreman(&home), foreman(&home));
+
+    let told: BTreeSet<u16> = [first.1, second.1].concat().into_iter().collect();
+    assert_eq!(told.len(), 6, "{told:?}");
+    let kept: BTreeSet<u16> = home.allocations().iter().map(port_of).collect();
+    assert_eq!(told, kept);
 }
 
 /// What an orchestrator does: a program in each package's directory. Prints the ports of web and

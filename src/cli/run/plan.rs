@@ -43,7 +43,7 @@ pub(super) struct Plan {
 impl Plan {
     /// What `args` ask for, typed `here`, for a command that `runs` that. What starts several
     /// programs must not give them one port: each service of styxy.toml has its own, and PORT is
-    /// set only if that was asked for.
+    /// set only if that was asked for, or if the command makes a PORT for each from it.
     ///
     /// # Errors
     ///
@@ -94,7 +94,8 @@ impl Plan {
         }
         let beside = args.also.iter().map(String::as_str);
         let declared = here.services.all().iter().map(|service| service.name.as_str());
-        let declared = declared.filter(|_| several.is_some());
+        let is_row = plan.program.as_ref().is_some_and(Recognised::starts_row) && !args.no_inject;
+        let declared = declared.filter(|_| several.is_some() || is_row);
         for name in beside.chain(declared) {
             if !plan.wanted.iter().any(|it| it.request.service_name.as_deref() == Some(name)) {
                 let declared = here.services.named(name).map(|it| it.service_type.as_str());
@@ -249,6 +250,16 @@ mod tests {
             (told(&plain), plain.variable.as_deref()),
             (vec![("dev", None, None)], Some("PORT"))
         );
+    }
+
+    #[test]
+    fn what_starts_a_row_of_programs_gets_the_first_port_and_one_for_each_service() {
+        let words = ["foreman", "start"].map(Into::into);
+        let runs = crate::project::recognise::of_command(&words, std::path::Path::new("/"), None);
+        let plan = plan_in("", &["foreman", "start"], runs).expect("a plan");
+        let services = [("dev", Some("web"), Some("WEB_PORT")), ("api", Some("api"), Some("API"))];
+        assert_eq!(told(&plan), [&[("dev", None, None)], &services[..]].concat());
+        assert_eq!((plan.has_own, plan.variable.as_deref()), (true, Some("PORT")));
     }
 
     #[test]

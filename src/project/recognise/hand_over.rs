@@ -27,6 +27,8 @@ pub(super) enum Way {
     Arguments { separators: usize, instead_of: Option<String> },
     /// By no means: it has a port already. The script says so, or else whoever typed the command.
     HasPort { said: String, port: Option<u16>, script: Option<String> },
+    /// By no means: that file alone gives it its ports.
+    InFile(&'static str),
     /// By no means: an argument would not get there.
     Closed { reason: Closed, script: Option<String> },
     /// It need not be told, or can't be.
@@ -36,6 +38,9 @@ pub(super) enum Way {
 impl Way {
     /// How the program at the end of that line is told its port.
     pub(super) fn of(program: Program, line: &Line) -> Self {
+        if let Some(file) = program.file_of_ports() {
+            return Self::InFile(file);
+        }
         let script = line.script.as_ref().map(|(name, _)| name.clone());
         let has_arguments = program.arguments().next().is_some();
         let arguments = |instead_of| Self::Arguments { separators: line.separators, instead_of };
@@ -135,6 +140,18 @@ impl Recognised {
 
     /// The command as it has to be started for that port. `words` are those that were recognised.
     pub fn hand_over(&self, words: &[OsString], port: u16) -> HandOver {
+        let mut told = self.hand_over_alone(words, port);
+        if self.has_more {
+            let more = "of the Procfile's programs only the first one's PORT is kept".to_owned();
+            told.said = Some(match told.said {
+                Some(said) => format!("{said}; {more}"),
+                None => more,
+            });
+        }
+        told
+    }
+
+    fn hand_over_alone(&self, words: &[OsString], port: u16) -> HandOver {
         let mut words = words.to_vec();
         let filled = |text: &str| text.replace("{port}", &port.to_string());
         let variables = || {
@@ -170,6 +187,13 @@ impl Recognised {
                     None => "the command".to_owned(),
                 };
                 let said = format!("{who} gives {name} another port: {said}");
+                HandOver { words, variables: Vec::new(), said: Some(said) }
+            }
+            Way::InFile(file) => {
+                let said = format!(
+                    "{name} is not told its port: its ports are in {file}, and a second one has \
+                     the same"
+                );
                 HandOver { words, variables: Vec::new(), said: Some(said) }
             }
             Way::Closed { reason, script } => {

@@ -36,12 +36,20 @@ pub struct Recognised {
     program: Program,
     why: String,
     way: Way,
+    /// It starts more programs than the one that is told its port.
+    has_more: bool,
 }
 
 impl Recognised {
     /// Arguments are for a program that a command line names; code of the project reads variables.
     fn by_evidence(Found { program, why }: Found) -> Self {
-        Self { program, why, way: Way::Variables }
+        Self { program, why, way: Way::Variables, has_more: false }
+    }
+
+    /// Whether it starts several programs, with a `PORT` for each. Theirs are other ports than this
+    /// one, but for the first.
+    pub fn starts_row(&self) -> bool {
+        self.program.starts_row()
     }
 
     /// A built-in service type.
@@ -120,5 +128,6 @@ fn of_program(line: &Line) -> Option<Recognised> {
         Some((script, manifest)) => format!("script '{script}' of {manifest} runs {name}"),
         None => format!("the command runs {name}"),
     };
-    Some(Recognised { program, why, way: Way::of(program, line) })
+    let has_more = program.starts_row() && orchestrator::has_many(&line.directory);
+    Some(Recognised { program, why, way: Way::of(program, line), has_more })
 }

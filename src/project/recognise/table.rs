@@ -80,7 +80,18 @@ impl Program {
     /// The arguments that it wants.
     pub(super) fn arguments(self) -> impl Iterator<Item = &'static str> + Clone + use<> {
         let is_variable = |word: &&str| !word.starts_with('-') && word.contains('=');
-        self.takes.split_whitespace().skip_while(is_variable)
+        let words = if self.file_of_ports().is_some() { "" } else { self.takes };
+        words.split_whitespace().skip_while(is_variable)
+    }
+
+    /// The file that alone gives it its ports.
+    pub(super) fn file_of_ports(self) -> Option<&'static str> {
+        self.takes.strip_prefix("in:")
+    }
+
+    /// Whether it starts the programs of a Procfile, each on a port of its own from this one on.
+    pub(super) fn starts_row(self) -> bool {
+        self.already.split_whitespace().any(|word| word == "row")
     }
 
     /// Whether its port comes in a variable.
@@ -124,7 +135,8 @@ mod tests {
             for word in program.takes.split_whitespace() {
                 let known =
                     program.variables().any(|(name, value)| word == format!("{name}={value}"))
-                        || program.arguments().any(|argument| word == argument);
+                        || program.arguments().any(|argument| word == argument)
+                        || program.file_of_ports().is_some_and(|file| word == format!("in:{file}"));
                 assert!(known, "{word}: {row}");
             }
         }

@@ -114,11 +114,41 @@ fn a_person_is_told_what_was_added_and_why_not() {
             Some("script 'dev' gives Create React App another port: PORT=3000"),
             Some(3000),
         ),
+        (
+            "",
+            "firebase emulators:start --only auth",
+            Some(
+                "Firebase Emulator Suite is not told its port: its ports are in firebase.json, and \
+                 a second one has the same",
+            ),
+            None,
+        ),
     ];
     for (scripts, line, expected, port) in table {
         let (found, given) = said(scripts, line);
         assert_eq!((found.as_deref(), given), (expected, port), "{scripts}: {line}");
     }
+}
+
+#[test]
+fn of_a_procfile_with_several_programs_one_port_is_kept_and_that_is_said() {
+    let told = "-p 8001 added for foreman";
+    let more = format!("{told}; of the Procfile's programs only the first one's PORT is kept");
+    for (procfile, expected) in [
+        ("web: bin/rails server\n", told),
+        ("# web: old\nweb: bin/rails server\n\n", told),
+        ("web: bin/rails server\ncss-2: bin/watch\n", &more),
+    ] {
+        let directory = directory(&[("Procfile", procfile)]);
+        let found = program_of("foreman start", directory.path()).expect("it is known");
+        let handed = found.hand_over(&words("foreman start"), 8001);
+        assert_eq!(typed(&handed), "foreman start -p 8001");
+        assert_eq!(handed.said.as_deref(), Some(expected), "{procfile}");
+    }
+    // One of another name may have any number.
+    assert_eq!(said("", "foreman start -f Procfile.dev").0.as_deref(), Some(&*more));
+    assert_eq!(said("", "overmind s").0, Some(more.replace("foreman", "overmind")));
+    assert_eq!(program_of("foreman run rake", Path::new("/")), None);
 }
 
 #[test]

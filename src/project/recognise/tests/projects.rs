@@ -353,7 +353,7 @@ const PROJECTS: &[Project] = &[
             ),
             (".firebaserc", "{}"),
         ],
-        is: ("Firebase emulators", "hub"),
+        is: ("Firebase Emulator Suite", "hub"),
         commands: &[
             ("firebase emulators:start", "hub", "firebase emulators:start"),
             ("firebase deploy", "", "firebase deploy"),
