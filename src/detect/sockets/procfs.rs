@@ -1,6 +1,7 @@
 //! /proc/net/{tcp,tcp6,udp,udp6} (proc_net(5)): what there is where netlink is refused. The kernel
 //! takes ten times as long for it.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,7 +19,15 @@ pub(super) fn rows(query: Query<'_>) -> io::Result<Vec<Row>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
+    once_each(&mut rows);
     Ok(rows)
+}
+
+/// A table that changes while it is read may have a socket twice. Those without an inode are
+/// connections that nobody has any more.
+fn once_each(rows: &mut Vec<Row>) {
+    let mut seen = HashSet::new();
+    rows.retain(|row| row.inode == 0 || seen.insert(row.inode));
 }
 
 /// The table of the calling thread's network namespace, as netlink has it; /proc/net is that of
@@ -74,4 +83,24 @@ fn address(text: &str) -> Option<SocketAddr> {
 /// The kernel prints four octets of an address as one number of its own byte order.
 fn word(digits: &str) -> Option<[u8; 4]> {
     u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_listed_twice_is_one() {
+        let row = |inode| Row {
+            local: (Ipv4Addr::LOCALHOST, 80).into(),
+            peer: (Ipv4Addr::LOCALHOST, 0).into(),
+            state: 10,
+            uid: 1,
+            inode,
+        };
+        let mut rows = vec![row(7), row(0), row(8), row(7), row(0)];
+        once_each(&mut rows);
+        let inodes: Vec<_> = rows.iter().map(|row| row.inode).collect();
+        assert_eq!(inodes, [7, 0, 8, 0]);
+    }
 }
