@@ -75,8 +75,9 @@ enum Look {
     LockId(Option<Uuid>),
     /// It has ended, and may have left a child that came after the list.
     Ended,
-    /// It is in the middle of execve(2), without an environment.
-    InExec,
+    /// It has no environment. Few have none; all have none for a moment in execve(2), which drops the
+    /// old one first and fills in the new one last, and at their end.
+    Bare,
 }
 
 /// Processes with one of the lock ids that are looked for.
@@ -172,20 +173,26 @@ impl Heirs {
                 known => known,
             };
             let is_young = known.as_ref().is_none_or(|seen| !seen.is_settled);
-            let lock_id = match self.look(listed.pid, orphans, marked) {
+            let look = self.look(listed.pid, orphans, marked);
+            let since = known.map_or_else(Instant::now, |seen| seen.since);
+            let is_settled = since.elapsed() >= SETTLING;
+            let mut round = self.round;
+            let lock_id = match look {
                 Look::LockId(lock_id) => lock_id,
                 Look::Ended => {
                     is_complete &= !is_young;
                     None
                 }
-                Look::InExec => {
-                    is_complete = false;
-                    continue;
+                Look::Bare => {
+                    if !is_settled {
+                        is_complete = false;
+                        // To be looked at again in this very round.
+                        round -= 1;
+                    }
+                    None
                 }
             };
-            let since = known.map_or_else(Instant::now, |seen| seen.since);
-            let is_settled = since.elapsed() >= SETTLING;
-            self.seen.push(Seen { listed, lock_id, since, is_settled, round: self.round });
+            self.seen.push(Seen { listed, lock_id, since, is_settled, round });
         }
         is_complete
     }
@@ -215,11 +222,7 @@ impl Heirs {
                 lock_id = facts::lock_id(&thread, &mut self.text);
             }
             if self.text.is_empty() {
-                if self.is_in_exec(&directory) {
-                    return Look::InExec;
-                }
-                // It may have been when its environment was looked for.
-                lock_id = facts::lock_id(&directory, &mut self.text);
+                return Look::Bare;
             }
         }
         if let Some(lock_id) = lock_id.filter(|lock_id| has(orphans, *lock_id)) {
@@ -227,18 +230,6 @@ impl Heirs {
             marked.push((Process { pid, start_ticks: stat.start_ticks }, lock_id));
         }
         Look::LockId(lock_id)
-    }
-
-    /// Whether a process that shows no environment shows no arguments either although it has
-    /// memory: the one moment of execve(2) in which the new memory is empty.
-    fn is_in_exec(&mut self, directory: &ProcDir) -> bool {
-        let mut begins = |file, with: &[u8]| {
-            directory.read(file, 1, &mut self.text).is_ok() && self.text.starts_with(with)
-        };
-        let has_memory = begins(c"statm", b"") && !begins(c"statm", b"0");
-        let is_empty =
-            directory.read(c"cmdline", 1, &mut self.text).is_ok() && self.text.is_empty();
-        has_memory && is_empty
     }
 }
 
