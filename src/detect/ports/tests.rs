@@ -7,7 +7,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::detect::sockets::testing::{free_port, without_ipv6, without_netlink};
+use crate::detect::sockets::testing::{free_port, listen, without_ipv6, without_netlink};
 use crate::detect::testing::until;
 use crate::testing::skip;
 
@@ -186,7 +186,7 @@ fn what_cannot_be_tried_is_taken() {
 #[test]
 fn a_kernel_without_ipv6_is_probed_in_ipv4() {
     let stopped = stopped_server("127.0.0.1");
-    let listener = TcpListener::bind(("127.0.0.2", free_port())).expect("a listener");
+    let listener = listen("127.0.0.2");
     let udp = free_port();
     let _datagrams = UdpSocket::bind(("127.0.0.2", udp)).expect("a socket");
     without_ipv6(|| {
@@ -200,7 +200,7 @@ fn a_kernel_without_ipv6_is_probed_in_ipv4() {
 #[test]
 fn a_stopped_server_is_recognised_without_netlink() {
     let stopped = stopped_server("127.0.0.1");
-    let listener = TcpListener::bind(("::1", free_port())).expect("a listener");
+    let listener = listen("::1");
     without_netlink(|| {
         assert_eq!(probe(stopped, Protocol::Tcp), Probe::Free);
         assert_eq!(probe(port_of(&listener), Protocol::Tcp), Probe::Taken);
@@ -217,7 +217,7 @@ fn strict(port: u16) -> rustix::io::Result<OwnedFd> {
 
 /// The client's end, the server's end and the listener.
 fn connection() -> (TcpStream, TcpStream, TcpListener) {
-    let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a listener");
+    let listener = listen("127.0.0.1");
     let (client, server) = connect(&listener);
     (client, server, listener)
 }
@@ -231,7 +231,7 @@ fn connect(listener: &TcpListener) -> (TcpStream, TcpStream) {
 
 /// The port of a server that had a client, closed first, and ended.
 fn stopped_server(ip: &str) -> u16 {
-    let listener = TcpListener::bind((ip, free_port())).expect("a listener");
+    let listener = listen(ip);
     leave_connection_behind(&listener);
     port_of(&listener)
 }

@@ -1,6 +1,7 @@
 //! What the tests of ports and sockets share: ports of their own, and kernels that lack something.
 
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -10,6 +11,8 @@ use libc::{
     SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SYS_socket,
 };
 use socket2::{Domain, Socket, Type};
+
+use crate::detect::testing::until;
 
 /// A port on which nothing is, neither TCP nor UDP, not even what a connection left behind.
 ///
@@ -31,6 +34,20 @@ pub(in crate::detect) fn free_port() -> u16 {
         }
     }
     panic!("no port is free");
+}
+
+/// A listener on a port of its own. A child that another test is starting has a copy of every socket
+/// until its execve(2), also of one that has just tried that port.
+pub(in crate::detect) fn listen(ip: &str) -> TcpListener {
+    let mut listener = None;
+    until("a port is free", || {
+        listener = match TcpListener::bind((ip, free_port())) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            bound => Some(bound.expect("a listener")),
+        };
+        listener.is_some()
+    });
+    listener.expect("a port was free")
 }
 
 /// Runs `question` in a kernel that looks as if it had no netlink.

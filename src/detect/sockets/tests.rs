@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 use rustix::thread::set_thread_res_uid;
 use socket2::{Domain, Socket as Plain, Type};
 
-use super::testing::{free_port, without_netlink};
+use super::testing::{free_port, listen, without_netlink};
 use super::*;
 use crate::detect::testing::until;
 use crate::testing::skip;
@@ -59,7 +59,7 @@ fn the_sockets_of_many_ports_are_listed_at_once() {
     let mut listeners: Vec<_> = (0..100)
         .map(|index| {
             let ip = ["127.0.0.1", "::1", "::"][index % 3];
-            TcpListener::bind((ip, free_port())).expect("a listener")
+            listen(ip)
         })
         .collect();
     let datagrams = UdpSocket::bind(("::1", free_port())).expect("a socket");
@@ -285,10 +285,6 @@ fn time<T>(what: &str, question: impl Fn() -> T) {
         .collect();
     times.sort_unstable();
     println!("  {what:22}{:9.1} µs", times[times.len() / 2].as_secs_f64() * 1e6);
-}
-
-fn listen(ip: &str) -> TcpListener {
-    TcpListener::bind((ip, free_port())).expect("a listener")
 }
 
 fn client_socket(domain: Domain) -> Plain {
