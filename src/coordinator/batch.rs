@@ -23,7 +23,7 @@ pub(super) struct Batch {
     /// Told to all of them; none when there is nothing to write.
     outcome: Option<Outcome>,
     /// What was released by request: that counts even where it can't be written.
-    released: Vec<Uuid>,
+    pub(super) released: Vec<Uuid>,
 }
 
 /// The answer to an operation. It may not be in the journal yet: [`Coordinator::written`] sees to
@@ -76,19 +76,6 @@ impl Coordinator {
         Ok(Decided { answer, outcome: Some(outcome) })
     }
 
-    /// The same for a release.
-    pub(super) fn decide_release<T>(
-        &self,
-        lock_id: Uuid,
-        operation: impl FnOnce(&mut Inner, Moment) -> Result<T, Error>,
-    ) -> Result<Decided<T>, Error> {
-        self.decide(|inner, now| {
-            let answer = operation(inner, now)?;
-            inner.batch.released.push(lock_id);
-            Ok(answer)
-        })
-    }
-
     /// The answer, when it is in the journal: writes it, and all that was decided beside it, unless
     /// somebody has done so.
     ///
@@ -124,10 +111,6 @@ impl Coordinator {
             }
             inner.settle();
         }
-        let written = written.map_err(|error| match error {
-            Error::StateNotWritable(reason) => reason,
-            other => other.to_string(),
-        });
         // Nobody else has set it: it was taken out of the batch.
         let _ = outcome.set(written);
     }

@@ -338,8 +338,8 @@ impl Journal {
 }
 
 impl Inner {
-    /// Writes what the registry has changed, all or none.
-    fn write(&mut self) -> Result<(), Error> {
+    /// Writes what the registry has changed, all or none; the error says why not.
+    fn write(&mut self) -> Result<(), String> {
         let changes = self.registry.changes();
         if changes.is_empty() {
             return Ok(());
@@ -352,8 +352,8 @@ impl Inner {
                     let is_lost = store.wants_compaction(self.registry.len());
                     if is_lost { store.compact(self.registry.snapshot()) } else { Err(error) }
                 })
-                .map_err(|error| Error::StateNotWritable(error.to_string())),
-            Journal::Closed(reason) => Err(Error::StateNotWritable(reason.clone())),
+                .map_err(|error| error.to_string()),
+            Journal::Closed(reason) => Err(reason.clone()),
         }
     }
 

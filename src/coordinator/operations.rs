@@ -41,8 +41,9 @@ impl Coordinator {
         lock_id: &str,
     ) -> Result<Decided<api::ReleaseResponse>, Error> {
         let id = validate::lock_id(lock_id)?;
-        self.decide_release(id, |inner, _| {
+        self.decide(|inner, _| {
             let Allocation { port, lock_id, .. } = inner.registry.release(id)?;
+            inner.batch.released.push(id);
             Ok(api::ReleaseResponse {
                 success: true,
                 port,

@@ -144,9 +144,9 @@ impl Coordinator {
         heirs.lock().unwrap_or_else(PoisonError::into_inner).meet();
     }
 
-    /// Asks the container engines what they publish, and looks again. Slow: an engine that hangs
-    /// takes a quarter of a second, however many there are. Nobody else waits for it, and who comes while it asks goes on
-    /// with what is known.
+    /// Asks the container engines what they publish, and looks again. Slow: engines that hang take a
+    /// quarter of a second, however many there are. Nobody else waits for it, and who comes while it
+    /// asks goes on with what is known.
     pub fn ask_engines(&self) {
         let mut engines = match self.engines.try_lock() {
             Ok(engines) => engines,
