@@ -6,9 +6,6 @@ use super::{Coordinator, Decided, Peer};
 use crate::api;
 use crate::error::Error;
 
-/// Most answers are shorter, in bytes.
-const USUAL_LENGTH: usize = 1024;
-
 /// One operation of the wire.
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -63,10 +60,9 @@ impl Answer {
     }
 
     fn new(value: &impl Serialize, created: bool) -> Self {
-        let mut body = Vec::with_capacity(USUAL_LENGTH);
         // The wire types are strings, numbers, lists and maps with string keys: none can fail.
-        let _ = serde_json::to_writer(&mut body, value);
-        Self { body: String::from_utf8(body).unwrap_or_default(), created }
+        let body = serde_json::to_string(value).unwrap_or_default();
+        Self { body, created }
     }
 }
 
