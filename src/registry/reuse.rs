@@ -77,20 +77,16 @@ impl Registry {
         let lock_id = request.lock_id;
         let allocation = self.allocation(lock_id);
         let allocation = allocation.ok_or_else(|| Error::UnknownLock(lock_id.to_string()))?;
-        let conflict =
-            || Error::LockIdConflict { lock_id: lock_id.to_string(), port: allocation.port };
-        let same_service = request.service_name == allocation.service_name
-            && request.project_path == allocation.project_path
-            && request.protocol == allocation.protocol;
-        let (Some(from), Some(to), true) = (allocation.owner, request.owner, same_service) else {
-            return Err(conflict());
+        let again = repeated(request, allocation)?;
+        let (Some(from), Some(to)) = (allocation.owner, request.owner) else {
+            return Err(conflict(allocation));
         };
         if from.process == to.process {
-            return Ok(granted_again(lock_id, Vec::new()));
+            return Ok(again);
         }
         let may_go = from.process.pid == previous || !machine.is_alive(from.process);
         if !may_go || machine.listener(allocation).is_some() {
-            return Err(conflict());
+            return Err(conflict(allocation));
         }
         Ok(self.hand_over(lock_id, request, now))
     }
@@ -137,12 +133,11 @@ pub(super) fn repeated(request: &Request, allocation: &Allocation) -> Result<Gra
         && request.service_name == allocation.service_name
         && request.project_path == allocation.project_path
         && request.protocol == allocation.protocol;
-    if same {
-        Ok(granted_again(allocation.lock_id, Vec::new()))
-    } else {
-        let lock_id = allocation.lock_id.to_string();
-        Err(Error::LockIdConflict { lock_id, port: allocation.port })
-    }
+    if same { Ok(granted_again(allocation.lock_id, Vec::new())) } else { Err(conflict(allocation)) }
+}
+
+fn conflict(allocation: &Allocation) -> Error {
+    Error::LockIdConflict { lock_id: allocation.lock_id.to_string(), port: allocation.port }
 }
 
 pub(super) fn granted_again(lock_id: Uuid, notes: Vec<String>) -> Granted {
