@@ -103,8 +103,8 @@ impl Heirs {
     /// the oldest of them: it takes over from the owner that died. Never this process, though a
     /// daemon may have been started by a command that had it.
     ///
-    /// A process in the middle of execve(2) is looked at again. Where a young one has ended, so is
-    /// everybody who came meanwhile: it may have gone to the background just then, as its child.
+    /// A process in the middle of execve(2) is looked at again. Where one has ended that was looked at,
+    /// so is everybody who came meanwhile: it may have gone to the background just then, as its child.
     pub fn of(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Identified> {
         let may_inherit = |seen: &Seen| seen.lock_id.is_some_and(|it| has(orphans, it));
         if self.knows_everybody() && !self.seen.iter().any(may_inherit) {
@@ -172,7 +172,6 @@ impl Heirs {
                 }
                 known => known,
             };
-            let is_young = known.as_ref().is_none_or(|seen| !seen.is_settled);
             let look = self.look(listed.pid, orphans, marked);
             let since = known.map_or_else(Instant::now, |seen| seen.since);
             let is_settled = since.elapsed() >= SETTLING;
@@ -180,7 +179,7 @@ impl Heirs {
             let lock_id = match look {
                 Look::LockId(lock_id) => lock_id,
                 Look::Ended => {
-                    is_complete &= !is_young;
+                    is_complete = false;
                     None
                 }
                 Look::Bare => {
