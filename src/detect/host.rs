@@ -158,8 +158,7 @@ impl Host {
             None => !listener.own && listener.process.is_none(),
         });
         let (port, protocol) = (allocation.port, allocation.protocol);
-        if let Some(published) = self.containers.serving(port, protocol, has_socket, Instant::now())
-        {
+        if let Some(published) = self.containers.serving(port, protocol, has_socket, Instant::now) {
             let uid = geteuid().as_raw();
             let has_owner = claim(allocation, uid, look).owner.is_some();
             let listener = of_container(allocation, published, listed, has_owner);
@@ -351,7 +350,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::detect::containers::{Container, Heard};
+    use crate::detect::containers::Heard;
+    use crate::detect::testing;
 
     #[test]
     fn the_sockets_of_one_port_are_cut_out_of_all() {
@@ -375,22 +375,8 @@ mod tests {
 
     #[test]
     fn a_container_is_own_by_its_project_or_where_no_owner_lives() {
-        let container = |working_dir: Option<&str>| Container {
-            engine: "docker",
-            id: "1f".to_owned(),
-            name: "db".to_owned(),
-            working_dir: working_dir.map(Into::into),
-            running: true,
-            uid: 0,
-        };
-        let published = |working_dir| Published {
-            port: 3000,
-            protocol: Protocol::Tcp,
-            container_port: 80,
-            container: container(working_dir).into(),
-            engine: 0,
-        };
-        let allocation = crate::detect::testing::allocation();
+        let published = |working_dir| testing::published(3000, testing::container(working_dir));
+        let allocation = testing::allocation();
         let process = |name: &str| Listener {
             process: Some(Process { pid: 90, start_ticks: 900 }),
             name: Some(name.to_owned()),
@@ -420,24 +406,11 @@ mod tests {
 
     #[test]
     fn a_container_that_ended_behind_a_silent_engine_serves_no_allocation() {
-        let allocation = crate::detect::testing::allocation();
+        let allocation = testing::allocation();
         let serves = |seconds| {
             let at = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("later");
-            let container = Arc::new(Container {
-                engine: "docker",
-                id: "1f".to_owned(),
-                name: "db".to_owned(),
-                working_dir: None,
-                running: true,
-                uid: 0,
-            });
-            let published = Published {
-                port: allocation.port,
-                protocol: Protocol::Tcp,
-                container_port: 80,
-                container: container.clone(),
-                engine: 0,
-            };
+            let published = testing::published(allocation.port, testing::container(None));
+            let container = published.container.clone();
             let heard = vec![Some(Heard { at, is_last: false })];
             let containers = Containers::new([container], [published], heard, at);
             let mut host = Host { containers, ..Host::default() };
@@ -449,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_was_seen_stays_while_the_kernel_does_not_say() {
-        let mut allocation = crate::detect::testing::allocation();
+        let mut allocation = testing::allocation();
         assert_eq!(unseen_listener(&allocation), None);
         allocation.taken_over = true;
         let listener = unseen_listener(&allocation).expect("it was seen");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use uuid::Uuid;
 
+use super::containers::{Container, Published};
 use super::procfs::{self, ProcDir};
 use crate::api::Protocol;
 use crate::registry::Allocation;
@@ -21,6 +22,29 @@ pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::yield_now();
+    }
+}
+
+/// A running container, of the compose project in that directory.
+pub(super) fn container(working_dir: Option<&str>) -> Container {
+    Container {
+        engine: "docker",
+        id: "1f".to_owned(),
+        name: "db".to_owned(),
+        working_dir: working_dir.map(Into::into),
+        running: true,
+        uid: 0,
+    }
+}
+
+/// It serves TCP on that port, as the first engine says.
+pub(super) fn published(port: u16, container: Container) -> Published {
+    Published {
+        port,
+        protocol: Protocol::Tcp,
+        container_port: 80,
+        container: container.into(),
+        engine: 0,
     }
 }
 

@@ -174,16 +174,17 @@ impl Containers {
     }
 
     /// The running container that publishes a port. `has_socket` says whether there is a socket that
-    /// may be its engine's.
+    /// may be its engine's. The time is asked for only where there is a container: this is asked of
+    /// every allocation.
     pub(super) fn serving(
         &self,
         port: u16,
         protocol: Protocol,
         has_socket: bool,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> Option<&Published> {
         let published = self.publishing(port, protocol)?;
-        let is_there = || has_socket || self.is_fresh(published, now);
+        let is_there = || has_socket || self.is_fresh(published, now());
         (published.container.running && is_there()).then_some(published)
     }
 
@@ -199,7 +200,7 @@ impl Containers {
         let has_socket = usage.as_ref().is_some_and(|usage| {
             usage.process.as_ref().is_none_or(|process| is_helper(&process.name))
         });
-        if let Some(published) = self.serving(port, protocol, has_socket, now) {
+        if let Some(published) = self.serving(port, protocol, has_socket, || now) {
             let seen = usage.unwrap_or_else(|| published.usage());
             return Some(SystemUsage { container: Some(published.info()), ..seen });
         }
@@ -278,27 +279,14 @@ impl Published {
 mod tests {
     use super::*;
     use crate::api::ProcessInfo;
+    use crate::detect::testing;
 
     const TCP: Protocol = Protocol::Tcp;
 
     /// What one engine said `at` that time of a running container on port 3000.
     fn said(at: Instant, is_last: bool) -> Containers {
-        let container = Container {
-            engine: "docker",
-            id: "1f".to_owned(),
-            name: "db".to_owned(),
-            working_dir: None,
-            running: true,
-            uid: 0,
-        };
-        let container = Arc::new(container);
-        let published = Published {
-            port: 3000,
-            protocol: TCP,
-            container_port: 80,
-            container: container.clone(),
-            engine: 0,
-        };
+        let published = testing::published(3000, testing::container(None));
+        let container = published.container.clone();
         Containers::new([container], [published], vec![Some(Heard { at, is_last })], at)
     }
 
