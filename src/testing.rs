@@ -1,4 +1,4 @@
-//! What the tests of every layer share.
+//! What all tests share, those of the library and those of the program, which take in this file.
 
 use std::io::Write as _;
 
@@ -10,7 +10,11 @@ pub(crate) fn skip(reason: &str) {
         std::env::var_os("CI").is_none_or(|value| value != "true"),
         "{name} must not be skipped here: {reason}"
     );
-    // Not eprintln!, whose output the test runner keeps to itself when a test passes.
-    let line = format!("SKIPPED: {name}: {reason}\n");
-    std::io::stderr().write_all(line.as_bytes()).expect("a writable stderr");
+    say(&format!("SKIPPED: {name}: {reason}"));
+}
+
+/// Says something that is to be seen also when the test passes: the test runner keeps the output of
+/// eprintln! to itself then.
+pub(crate) fn say(line: &str) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).expect("a writable stderr");
 }

@@ -11,6 +11,8 @@ mod output;
 mod process;
 mod sandbox;
 mod site;
+#[path = "../../../src/testing.rs"]
+mod testing;
 mod tmpfs;
 mod wait;
 
@@ -24,9 +26,10 @@ pub(crate) use output::Output;
 pub(crate) use process::{Running, finish, owner, reuse_pid, session_of};
 pub(crate) use sandbox::{
     NOBODY, STRANGER, as_nobody, as_user, behind, has_program, in_network_of, in_new_network,
-    is_root, report, skip,
+    is_root, report,
 };
 pub(crate) use site::Site;
+pub(crate) use testing::skip;
 pub(crate) use tmpfs::Tmpfs;
 pub(crate) use wait::eventually;
 

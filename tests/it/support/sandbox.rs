@@ -1,11 +1,12 @@
 //! Other users and other networks: what needs root, and how to go without.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::process::Command;
 
 use rustix::thread::{LinkNameSpaceType, Uid, move_into_link_name_space, set_thread_res_uid};
+
+use super::testing::say;
 
 /// The user that some programs of the tests run as.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -13,26 +14,10 @@ pub(crate) const NOBODY: u32 = 65_534;
 /// A user who is neither root nor [`NOBODY`].
 pub(crate) const STRANGER: u32 = 65_533;
 
-/// Names a test that this machine cannot run. Under `CI=true` that is a failure.
-#[track_caller]
-pub(crate) fn skip(reason: &str) {
-    let name = std::thread::current().name().unwrap_or("a test").to_owned();
-    assert!(
-        std::env::var_os("CI").is_none_or(|value| value != "true"),
-        "{name} must not be skipped here: {reason}"
-    );
-    say(&format!("SKIPPED: {name}: {reason}"));
-}
-
 /// Says how much a test covered that has a short and a long form.
 pub(crate) fn report(covered: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     say(&format!("COVERED: {name}: {covered}"));
-}
-
-fn say(line: &str) {
-    // Not eprintln!, whose output the test runner keeps to itself when a test passes.
-    std::io::stderr().write_all(format!("{line}\n").as_bytes()).expect("a writable stderr");
 }
 
 /// Whether this process is root.
