@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::coordinator::{self, Coordinator};
-use crate::detect::watch::raise_descriptor_limit;
+use crate::detect::watch::{raise_descriptor_limit, widen_descriptor_table};
 use crate::paths::Paths;
 use crate::store::{self, LockHolder, OpenError};
 use configuration::Configuration;
@@ -118,6 +118,9 @@ fn start(
     configuration.log();
     if let Err(error) = raise_descriptor_limit() {
         tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+    if let Err(error) = widen_descriptor_table() {
+        tracing::debug!("the table of descriptors grows as it is needed: {error}");
     }
     let systemd = inherited.is_some() || is_started_by_systemd();
     // One that says no sockets is on its way out: its state can be had in a moment.

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use rustix::io::retry_on_intr;
+use rustix::io::{fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::process;
@@ -17,6 +17,9 @@ const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// How many processes are watched at most that nobody needs just now. With 1,000 owners that ask
 /// and release in turn, none is identified twice.
 const MAX_IDLE: usize = 2048;
+
+/// As many descriptors as there are with 2,048 idle processes, 1,000 owners and 512 connections.
+const WIDTH: RawFd = 4096;
 
 /// Raises the soft limit of open descriptors to the hard one, and says what it is now, none for no
 /// limit. 1,000 watched processes need more than the usual 1,024.
@@ -30,6 +33,23 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     }
     Ok(maximum)
+}
+
+/// Makes the kernel's table of descriptors as large as it will be with many owners and connections.
+///
+/// Later, when there are threads, it waits at each doubling of the table until every processor has let
+/// go of the old one (`expand_fdtable` in Linux's fs/file.c): 14 ms, in which nobody is answered. For
+/// a process of one thread it takes a microsecond, so this comes before any other starts.
+///
+/// # Errors
+///
+/// What fcntl(2) says of F_DUPFD_CLOEXEC.
+pub fn widen_descriptor_table() -> io::Result<()> {
+    let any = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| RawFd::try_from(limit).ok());
+    // Closed at once: the table stays.
+    fcntl_dupfd_cloexec(&any, limit.unwrap_or(WIDTH).min(WIDTH) - 1)?;
+    Ok(())
 }
 
 /// The processes whose death is waited for.
@@ -340,6 +360,18 @@ mod tests {
         assert_eq!(watch.living(child.pid()), Some(process));
         child.end();
         assert_eq!(watch.died(), [process]);
+    }
+
+    /// `FDSize` of /proc/PID/status (proc(5)) is the length of the table.
+    #[test]
+    fn the_table_of_descriptors_is_wide_before_they_are_needed() {
+        raise_descriptor_limit().expect("it may be raised");
+        widen_descriptor_table().expect("the limit is higher");
+        let status = std::fs::read_to_string("/proc/self/status").expect("/proc is there");
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+        let size: RawFd = size.and_then(|size| size.trim().parse().ok()).expect("a number");
+        let limit = getrlimit(Resource::Nofile).current.and_then(|it| RawFd::try_from(it).ok());
+        assert!(size >= WIDTH.min(limit.unwrap_or(WIDTH)), "{size}");
     }
 
     #[test]
