@@ -90,6 +90,10 @@ pub struct AllocateRequest {
     /// Refuse rather than take another port than `preferred_port`.
     #[serde(default, skip_serializing_if = "is_false", deserialize_with = "null_as_default")]
     pub exact: bool,
+    /// Ports that are not picked for this, because others of the project are to have them. What
+    /// is wished for and what is the service's own already is not picked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "ports")]
+    pub avoid_ports: Vec<u16>,
     /// The owner's process id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_id: Option<u32>,
@@ -505,6 +509,9 @@ pub struct AssignRequest {
     pub project_path: String,
     /// The services that want a port.
     pub services: Vec<AssignService>,
+    /// Ports that none of them gets that does not wish for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "ports")]
+    pub avoid_ports: Vec<u16>,
 }
 
 /// One service of `POST /assign`.
@@ -635,10 +642,18 @@ fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Er
     let Some(number) = Option::<i64>::deserialize(deserializer)? else {
         return Ok(None);
     };
+    port_of(number).map(Some)
+}
+
+/// A list of ports or null.
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
+    let numbers = Option::<Vec<i64>>::deserialize(deserializer)?.unwrap_or_default();
+    numbers.into_iter().map(port_of).collect()
+}
+
+fn port_of<E: serde::de::Error>(number: i64) -> Result<u16, E> {
     match u16::try_from(number) {
-        Ok(port) if port > 0 => Ok(Some(port)),
-        _ => Err(serde::de::Error::custom(format_args!(
-            "{number} is not a port: ports go from 1 to 65535"
-        ))),
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(E::custom(format_args!("{number} is not a port: ports go from 1 to 65535"))),
     }
 }

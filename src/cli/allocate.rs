@@ -116,8 +116,10 @@ fn requests(
         let service_type = meant.service_type.unwrap_or_else(|| default_type.to_owned());
         // Whoever asks for a number asks for no port again.
         let package = || here.package_name(&service_type).filter(|_| args.port.is_none());
+        let service_name = meant.name.or_else(package);
         AllocateRequest {
-            service_name: meant.name.or_else(package),
+            avoid_ports: here.ports_of_others(service_name.as_deref()),
+            service_name,
             service_type,
             lock_id: Some(new_lock_id()),
             ..request.clone()

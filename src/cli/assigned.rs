@@ -19,8 +19,11 @@ pub(super) fn assign(client: &mut Client, here: &Here) -> Result<AssignResponse,
     let project = here.project.clone().unwrap_or_default();
     let before: AssignmentsResponse =
         read(&client.call(&Call::Assignments(Some(project.clone())))?)?;
-    let request =
-        AssignRequest { project_path: project, services: wanted(here, &before.assignments) };
+    let request = AssignRequest {
+        project_path: project,
+        services: wanted(here, &before.assignments),
+        avoid_ports: here.ports_of_others(None),
+    };
     read(&client.call(&Call::Assign(request))?)
 }
 
@@ -32,7 +35,7 @@ pub(super) fn assign(client: &mut Client, here: &Here) -> Result<AssignResponse,
 pub(super) fn unreserved(fallback: &mut Fallback, here: &Here) -> Result<Vec<Assignment>, Error> {
     let project = here.project.as_deref().unwrap_or_default();
     let before = fallback.assignments(project);
-    fallback.assign(project, &wanted(here, &before))
+    fallback.assign(project, &wanted(here, &before), &here.ports_of_others(None))
 }
 
 /// What each service asks for. A port of styxy.toml is for a service that has none yet, in the main

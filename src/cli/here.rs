@@ -70,6 +70,18 @@ impl Here {
         self.project.as_deref().is_some_and(|root| project::is_linked(Path::new(root)))
     }
 
+    /// The ports of styxy.toml that are not for the service `name`. In a linked worktree none is for
+    /// any: whoever comes first there must not have what is the main one's.
+    pub(super) fn ports_of_others(&self, name: Option<&str>) -> Vec<u16> {
+        let services = self.services.all();
+        if services.iter().all(|service| service.port.is_none()) {
+            return Vec::new();
+        }
+        let own = name.filter(|_| !self.is_linked());
+        let others = services.iter().filter(|service| Some(service.name.as_str()) != own);
+        others.filter_map(|service| service.port).collect()
+    }
+
     /// The service that `-s` and `-n` mean: `-s` takes a service type, and a word that is none but a
     /// service of styxy.toml names that. Where no name was typed, the directory may say it.
     pub(super) fn meant(

@@ -92,6 +92,7 @@ impl Fallback {
         &mut self,
         project: &str,
         services: &[api::AssignService],
+        avoid: &[u16],
     ) -> Result<Vec<api::Assignment>, Error> {
         let mut machine = Holding(Vec::new());
         let one = |service: &api::AssignService| {
@@ -99,6 +100,7 @@ impl Fallback {
                 service_type: service.service_type.clone(),
                 service_name: service.service_name.clone(),
                 wish: service.preferred_port,
+                avoid: avoid.to_owned(),
             };
             let assigned = self.registry.assign(project, &wanted, &mut machine, NEVER)?;
             Ok(assigned.0.to_wire())
@@ -121,6 +123,7 @@ fn bare(request: &AllocateRequest, lock_id: Uuid) -> Request {
         protocol: request.protocol,
         wish: request.preferred_port,
         exact: request.exact,
+        avoid: request.avoid_ports.clone(),
         owner: None,
         instance_id: None,
         lease: None,

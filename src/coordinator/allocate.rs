@@ -102,6 +102,7 @@ fn checked(request: &AllocateRequest) -> Result<Request, Error> {
     if let Some(id) = &request.instance_id {
         validate::name("instance_id", id)?;
     }
+    validate::avoided(&request.avoid_ports)?;
     let project = request.project_path.as_deref();
     let lock_id = request.lock_id.as_deref();
     Ok(Request {
@@ -111,6 +112,7 @@ fn checked(request: &AllocateRequest) -> Result<Request, Error> {
         protocol: request.protocol,
         wish: request.preferred_port,
         exact: request.exact,
+        avoid: request.avoid_ports.clone(),
         owner: None,
         instance_id: request.instance_id.clone(),
         lease: validate::lease(request.lease_seconds)?,

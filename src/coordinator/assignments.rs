@@ -29,6 +29,7 @@ impl Coordinator {
     pub fn assign(&self, request: &api::AssignRequest) -> Result<api::AssignResponse, Error> {
         let project = validate::path("project_path", &request.project_path)?;
         validate::entries("services", request.services.len())?;
+        validate::avoided(&request.avoid_ports)?;
         self.change(|inner, now| {
             let mut assignments = Vec::with_capacity(request.services.len());
             let mut moved = Vec::new();
@@ -38,6 +39,7 @@ impl Coordinator {
                         service_type: service.service_type.clone(),
                         service_name: service.service_name.clone(),
                         wish: service.preferred_port,
+                        avoid: request.avoid_ports.clone(),
                     };
                     inner.registry.assign(&project, &wanted, &mut inner.host, now)
                 });

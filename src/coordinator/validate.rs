@@ -20,7 +20,8 @@ const MAX_DEPTH: usize = 32;
 /// The longest lease: a year, in seconds.
 const MAX_LEASE: u64 = 365 * 24 * 60 * 60;
 
-/// The most requests of one batch, and the most services of one `POST /assign`.
+/// The most requests of one batch, the most services of one `POST /assign`, and the most ports that
+/// one request avoids: as many as a styxy.toml may name.
 const MAX_BATCH: usize = 64;
 
 /// The most suggestions that one answer gives.
@@ -110,6 +111,15 @@ pub(super) fn chosen_lock_id(value: &str) -> Result<Uuid, Error> {
 /// Reads a lock id that must name an allocation: what is no UUID names none.
 pub(super) fn lock_id(value: &str) -> Result<Uuid, Error> {
     Uuid::parse_str(value).map_err(|_| Error::UnknownLock(value.chars().take(64).collect()))
+}
+
+/// Checks how many ports are to be avoided: each is looked for at every candidate.
+pub(super) fn avoided(ports: &[u16]) -> Result<(), Error> {
+    if ports.len() > MAX_BATCH {
+        let reason = format!("must have at most {MAX_BATCH} entries, not {}", ports.len());
+        return Err(Error::invalid("avoid_ports", reason));
+    }
+    Ok(())
 }
 
 /// Checks how many suggestions are asked for.

@@ -31,6 +31,8 @@ pub struct Request {
     pub wish: Option<u16>,
     /// Take the first candidate or none.
     pub exact: bool,
+    /// Ports that are left to others, unless this one wishes for them or has them already.
+    pub avoid: Vec<u16>,
     /// The process it is for.
     pub owner: Option<Owner>,
     /// The registered client that asks.
@@ -132,6 +134,7 @@ impl Registry {
                 .and_then(|key| self.tables.assignments.get(key))
                 .map(|assignment| assignment.port),
             key: key.as_ref(),
+            avoid: &request.avoid,
             seed: seed(
                 project,
                 request.service_name.as_deref().unwrap_or(&request.service_type),

@@ -17,6 +17,8 @@ pub struct Wanted {
     pub service_name: String,
     /// The port asked for by number.
     pub wish: Option<u16>,
+    /// Ports that are left to others, unless this one wishes for them.
+    pub avoid: Vec<u16>,
 }
 
 impl Registry {
@@ -51,6 +53,7 @@ impl Registry {
             wish: wanted.wish,
             assigned: None,
             key: Some(&key),
+            avoid: &wanted.avoid,
             seed: seed(Some(project_path), &wanted.service_name, None),
         };
         let port = match self.assignable(&search, machine) {

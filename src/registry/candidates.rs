@@ -56,6 +56,8 @@ pub(super) struct Search<'a> {
     pub(super) wish: Option<u16>,
     pub(super) assigned: Option<u16>,
     pub(super) key: Option<&'a AssignmentKey>,
+    /// Ports that are not picked: whoever asks knows others that are to have them.
+    pub(super) avoid: &'a [u16],
     /// Where in a range to begin, so that services spread and find their own again.
     pub(super) seed: u32,
 }
@@ -77,6 +79,7 @@ impl Search<'_> {
         let range = self.service_type.port_range.clone();
         let range = range.into_iter().flat_map(|range| rotated(range, self.seed));
         let rest = near.chain(preferred).chain(range).chain(rotated(overflow.clone(), self.seed));
+        let rest = rest.filter(|port| !self.avoid.contains(port));
         wish.into_iter().chain(assigned).chain(rest.map(pick))
     }
 }
@@ -160,13 +163,14 @@ mod tests {
             wish: Some(65530),
             assigned: Some(4000),
             key: None,
+            avoid: &[65533, 8000, 65530, 4000],
             seed: 0,
         };
         let order: Vec<_> = search.candidates(&(20000..=20001)).collect();
         let (head, tail) = order.split_at(2);
         assert_eq!(head, [(65530, Origin::Wish), (4000, Origin::Assigned)]);
         let ports: Vec<u16> = tail.iter().map(|(port, _)| *port).collect();
-        let near = [65531, 65532, 65533, 65534, 65535];
-        assert_eq!(ports, [&near[..], &[3000, 8000, 8001, 8002, 20000, 20001]].concat());
+        let near = [65531, 65532, 65534, 65535];
+        assert_eq!(ports, [&near[..], &[3000, 8001, 8002, 20000, 20001]].concat());
     }
 }

@@ -37,6 +37,7 @@ impl Registry {
             wish,
             assigned: None,
             key: None,
+            avoid: &[],
             seed: 0,
         };
         let mut ports: Vec<Reasoned> = Vec::with_capacity(count);

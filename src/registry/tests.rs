@@ -98,6 +98,7 @@ fn request(number: u128) -> Request {
         protocol: Protocol::Tcp,
         wish: None,
         exact: false,
+        avoid: Vec::new(),
         owner: None,
         instance_id: None,
         lease: None,
@@ -331,7 +332,12 @@ fn a_new_assignment_is_not_the_one_that_is_forgotten() {
     let (mut registry, mut machine) = (registry(), Made::default());
     for number in 0..MAX_ASSIGNMENTS {
         let name = format!("service-{number}");
-        let wanted = Wanted { service_type: "dev".to_owned(), service_name: name, wish: None };
+        let wanted = Wanted {
+            service_type: "dev".to_owned(),
+            service_name: name,
+            wish: None,
+            avoid: vec![],
+        };
         registry.assign("/shop", &wanted, &mut machine, NOW).expect("a port is free");
     }
     let before = Moment { unix_ms: 1, ..NOW };

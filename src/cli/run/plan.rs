@@ -112,6 +112,7 @@ impl Plan {
             service_name: name.map(str::to_owned),
             instance_id: instance_here(),
             project_path: here.project.clone(),
+            avoid_ports: here.ports_of_others(name),
             lock_id: Some(new_lock_id()),
             if_running,
             ..AllocateRequest::default()

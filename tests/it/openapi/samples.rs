@@ -65,6 +65,7 @@ fn request_samples() -> Vec<Sample> {
         sample(|full| api::AssignRequest {
             project_path: "/home/user/shop".to_owned(),
             services: vec![assign_service(full)],
+            avoid_ports: if full { vec![5173] } else { Vec::new() },
         }),
         sample(assign_service),
     ]
@@ -76,6 +77,7 @@ fn allocate_request(full: bool) -> api::AllocateRequest {
         service_name: word(full),
         preferred_port: full.then_some(8000),
         exact: full,
+        avoid_ports: if full { vec![5173] } else { Vec::new() },
         process_id: full.then_some(812),
         process_start_time: full.then_some(1_737_142_052),
         implicit_owner: full,

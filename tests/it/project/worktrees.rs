@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::{git, name_services, styxy_toml, variables};
 use crate::support::{Home, reboot};
 
@@ -41,6 +43,47 @@ fn two_worktrees_of_three_services_have_six_ports_after_restart_and_reboot() {
     reboot(&home);
     let _daemon = home.daemon();
     assert_eq!((variables(&home, &main), variables(&home, &linked)), (of_main, of_linked));
+}
+
+#[test]
+fn whoever_comes_first_leaves_the_ports_of_styxy_toml_to_whom_they_are() {
+    let home = Home::with_ports(64);
+    let _daemon = home.daemon();
+    let (main, linked) = (home.path("shop"), home.path("cart"));
+    std::fs::create_dir(&main).expect("a directory");
+    git(&home, &main, &["init", "--quiet"]);
+    // Many, so that nobody keeps clear of it by chance.
+    let (first, last) = home.dev_range();
+    let declared: BTreeSet<u16> = (first..=last).take(20).collect();
+    let section = |port: &u16| format!("[services.s{port}]\nport = {port}\n");
+    name_services(&main, &declared.iter().map(section).collect::<String>());
+    git(&home, &main, &["add", "styxy.toml"]);
+    git(&home, &main, &["commit", "--quiet", "-m", "Name the services"]);
+    git(&home, &main, &["worktree", "add", "--quiet", "../cart"]);
+
+    let port_of = |directory, args: &[&str]| -> u16 {
+        home.styxy_in(directory, args).ok().stdout.trim().parse().expect("a port")
+    };
+    for directory in [&linked, &main] {
+        let unnamed = ["allocate", "-s", "dev"];
+        let other = ["allocate", "-n", "other"];
+        let run = ["run", "--", "printenv", "PORT"];
+        for line in
+            [&unnamed[..], &other, &run, &["run", "--also", "b", "--", "printenv", "B_PORT"]]
+        {
+            let port = port_of(directory, line);
+            assert!(!declared.contains(&port), "{line:?} in {directory:?} got {port}");
+        }
+        home.styxy_in(directory, &["cleanup", "--force"]).ok();
+    }
+    let name = format!("s{first}");
+    let port = port_of(&linked, &["run", "-n", &name, "--", "printenv", "PORT"]);
+    assert!(!declared.contains(&port), "{port} is the main worktree's");
+    assert_eq!(port_of(&main, &["run", "-n", &name, "--", "printenv", "PORT"]), first);
+    assert_eq!(port_of(&main, &["allocate", "-n", &name]), first);
+    let ports = variables(&home, &main);
+    let ports = ports.as_object().expect("variables").values();
+    assert!(ports.map(Value::as_u64).eq(declared.iter().map(|port| Some(u64::from(*port)))));
 }
 
 #[test]

@@ -80,6 +80,7 @@ pub(crate) struct Wish {
     pub(crate) protocol: Protocol,
     pub(crate) port: Option<u16>,
     pub(crate) exact: bool,
+    pub(crate) avoid: Vec<u16>,
     pub(crate) pid: Option<u8>,
     pub(crate) implicit: bool,
     pub(crate) instance: Option<u8>,
@@ -96,6 +97,7 @@ impl Step {
             prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Both]),
             prop::option::of(port()),
             prop::bool::weighted(0.2),
+            prop::collection::vec(port(), 0..3),
         );
         let who = (
             prop::option::of(0..4_u8),
@@ -105,7 +107,7 @@ impl Step {
             prop::sample::select(vec![IfRunning::Another, IfRunning::Refuse, IfRunning::Reuse]),
         );
         (what, who).prop_map(|(what, who)| {
-            let (service_type, name, project, protocol, port, exact) = what;
+            let (service_type, name, project, protocol, port, exact, avoid) = what;
             let (pid, implicit, instance, lease, if_running) = who;
             Self::Allocate(Wish {
                 service_type,
@@ -114,6 +116,7 @@ impl Step {
                 protocol,
                 port,
                 exact,
+                avoid,
                 pid,
                 implicit,
                 instance,
@@ -312,6 +315,7 @@ impl World {
                     service_type: "dev".to_owned(),
                     service_name: format!("name-{name}"),
                     wish: *wish,
+                    avoid: vec![],
                 };
                 // A full range is refused, and that is all.
                 let _ = self.registry.assign(&project(*at), &wanted, &mut self.machine, now);
@@ -349,8 +353,11 @@ impl World {
 
     fn allocate(&mut self, wish: &Wish) -> Option<Granted> {
         let request = self.request(wish);
+        let assigned: Vec<u16> = self.registry.assignments().map(|it| it.port).collect();
         let granted = self.registry.allocate(&request, &mut self.machine, self.now).ok()?;
         let port = self.registry.allocation(granted.lock_id).expect("it was granted").port;
+        let is_picked = !granted.reused && request.wish != Some(port) && !assigned.contains(&port);
+        assert!(!(is_picked && request.avoid.contains(&port)), "{request:?} got {port}");
         let what = (granted.lock_id, port);
         self.model.granted(&request, what, &self.machine, self.now.monotonic);
         Some(granted)
@@ -420,6 +427,7 @@ impl World {
             protocol: wish.protocol,
             wish: wish.port,
             exact: wish.exact,
+            avoid: wish.avoid.clone(),
             owner,
             instance_id: wish.instance.map(|id| format!("instance-{id}")),
             lease: wish.lease.map(Duration::from_secs),
