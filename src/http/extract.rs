@@ -1,5 +1,6 @@
 //! Bodies, path parameters and queries, with refusals that name what is wrong.
 
+use std::future::Future;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
@@ -39,8 +40,9 @@ pub(super) struct Queried<T>(pub(super) T);
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        parse(&read(request).await?).map(Self)
+    fn from_request(request: Request, _: &S) -> impl Future<Output = Result<Self, Refusal>> + Send {
+        let body = request.into_body();
+        async { parse(&read(body).await?).map(Self) }
     }
 }
 
@@ -48,13 +50,12 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> 
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        let body = read(request).await?;
+        let body = read(request.into_body()).await?;
         if body.is_empty() { Ok(Self(T::default())) } else { parse(&body).map(Self) }
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, Refusal> {
-    let mut body = request.into_body();
+async fn read(mut body: Body) -> Result<Bytes, Refusal> {
     // A Content-Length says it before anything has arrived.
     let length = body.size_hint().lower();
     if length > MAX_BODY as u64 {

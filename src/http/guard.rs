@@ -46,16 +46,25 @@ pub enum Entrance {
 /// What may be asked from another network namespace: it says nothing of ports.
 const PORTLESS: [&str; 3] = ["/status", "/config", "/openapi.json"];
 
-/// Checks a request's head. Answers who asks.
-pub(super) fn check(connection: &Connection, head: &Parts) -> Result<Peer, Refusal> {
-    let peer = check_caller(connection.caller, head.uri.path())?;
-    check_host(connection.entrance, head)?;
-    check_origin(connection.entrance, &head.headers)?;
-    check_media_type(&head.headers)?;
-    Ok(peer)
+impl Caller {
+    /// What is known of its process; nothing of one that is not trusted.
+    pub(super) fn peer(self) -> Peer {
+        match self {
+            Self::Trusted(peer) => peer,
+            Self::ForeignNamespace | Self::Stranger(_) | Self::Unknown => Peer::default(),
+        }
+    }
 }
 
-fn check_caller(caller: Caller, path: &str) -> Result<Peer, Refusal> {
+/// Checks a request's head.
+pub(super) fn check(connection: &Connection, head: &Parts) -> Result<(), Refusal> {
+    check_caller(connection.caller, head.uri.path())?;
+    check_host(connection.entrance, head)?;
+    check_origin(connection.entrance, &head.headers)?;
+    check_media_type(&head.headers)
+}
+
+fn check_caller(caller: Caller, path: &str) -> Result<(), Refusal> {
     let forbidden = |error: String| {
         Refusal::new(
             StatusCode::FORBIDDEN,
@@ -65,8 +74,8 @@ fn check_caller(caller: Caller, path: &str) -> Result<Peer, Refusal> {
         )
     };
     match caller {
-        Caller::Trusted(peer) => Ok(peer),
-        Caller::ForeignNamespace if PORTLESS.contains(&path) => Ok(Peer::default()),
+        Caller::Trusted(_) => Ok(()),
+        Caller::ForeignNamespace if PORTLESS.contains(&path) => Ok(()),
         Caller::ForeignNamespace => Err(Error::ForeignNamespace.into()),
         Caller::Stranger(uid) => {
             Err(forbidden(format!("this Styxy belongs to another user than yours (uid {uid})"))
@@ -108,15 +117,16 @@ fn names_us(named: &str, entrance: Entrance) -> bool {
         // A client of a unix socket has no port to name.
         Entrance::Unix => is_known,
         Entrance::Tcp(address, own) => {
-            let is_address = match address.to_canonical() {
+            let is_address = || match address.to_canonical() {
                 IpAddr::V4(address) => address.to_string() == name,
                 IpAddr::V6(address) => format!("[{address}]") == name,
             };
             let is_port = match port {
-                Some(port) => port == own.to_string(),
+                // A number may have a sign and zeros in front; the name of a port has neither.
+                Some(port) => !port.starts_with(['+', '0']) && port.parse() == Ok(own),
                 None => own == 80,
             };
-            (is_known || is_address) && is_port
+            is_port && (is_known || is_address())
         }
     }
 }
@@ -205,7 +215,7 @@ mod tests {
     fn code(entrance: Entrance, headers: &[(&str, &str)]) -> String {
         let connection = Connection { caller: Caller::Trusted(Peer::default()), entrance };
         match check(&connection, &head(headers)) {
-            Ok(_) => "ok".to_owned(),
+            Ok(()) => "ok".to_owned(),
             Err(refusal) => refusal.body.code,
         }
     }

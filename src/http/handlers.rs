@@ -1,6 +1,7 @@
 //! A request becomes a call, a call an answer. Thin on purpose: what is decided is decided below.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -13,13 +14,13 @@ use serde::Deserialize;
 use super::Call;
 use super::extract::{Json, OptionalJson, Parameter, Queried, port, queried_port};
 use super::refusal::{Refusal, json_response};
-use super::stream::{self, Ending};
+use super::{Client, stream};
 use crate::api;
-use crate::coordinator::{Answer, Coordinator, Peer};
+use crate::coordinator::{Answer, Coordinator, Decided};
 use crate::error::Error;
 
 type App = State<Arc<Coordinator>>;
-type From = Extension<Peer>;
+type From = Extension<Arc<Client>>;
 type Outcome = Result<Response<Body>, Refusal>;
 
 /// How many suggestions are given when nobody says.
@@ -28,30 +29,46 @@ const DEFAULT_SUGGESTIONS: usize = 5;
 /// The description of all this. A test holds it against the routes and the wire types.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Carries out a call: at once where it takes microseconds, elsewhere where it may look through
-/// /proc.
-async fn carry_out(State(coordinator): App, Extension(peer): From, call: Call) -> Outcome {
-    let done = if call.is_slow() {
+/// A call's way to its answer.
+enum Work {
+    /// Decided at once: that takes microseconds.
+    Decided(Result<Decided<Answer>, Error>),
+    /// Done elsewhere: it may look through /proc.
+    Aside(Aside<Result<Answer, Error>>),
+}
+
+/// Carries out a call. What has to wait is small: the call itself is not kept.
+fn carry_out(
+    State(coordinator): App,
+    Extension(client): From,
+    call: Call,
+) -> impl Future<Output = Outcome> + use<> {
+    let peer = client.peer;
+    let work = if call.is_slow() {
         let coordinator = coordinator.clone();
-        aside(move || coordinator.call(&call, peer)).await
+        Work::Aside(aside(move || coordinator.call(&call, peer)))
     } else {
-        match coordinator.begin(&call, peer) {
-            Ok(decided) => {
+        Work::Decided(coordinator.begin(&call, peer))
+    };
+    async move {
+        let done = match work {
+            Work::Decided(Ok(decided)) => {
                 if decided.is_waiting() {
                     after_the_others().await;
                 }
                 coordinator.written(decided)
             }
-            Err(error) => Err(error),
+            Work::Decided(Err(error)) => Err(error),
+            Work::Aside(work) => work.await,
+        };
+        match done {
+            Ok(Answer { body, created: true }) => Ok(json_response(StatusCode::CREATED, body)),
+            Ok(Answer { body, created: false }) => Ok(json_response(StatusCode::OK, body)),
+            Err(error @ Error::PortUnavailable { allocated_to: None, .. }) => {
+                Err(aside(move || coordinator.name_holder(error)).await.into())
+            }
+            Err(error) => Err(error.into()),
         }
-    };
-    match done {
-        Ok(Answer { body, created: true }) => Ok(json_response(StatusCode::CREATED, body)),
-        Ok(Answer { body, created: false }) => Ok(json_response(StatusCode::OK, body)),
-        Err(error @ Error::PortUnavailable { allocated_to: None, .. }) => {
-            Err(aside(move || coordinator.name_holder(error)).await.into())
-        }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -69,21 +86,26 @@ async fn after_the_others() {
     .await;
 }
 
+/// Work on another thread.
+type Aside<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// Runs slow work on another thread.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        // The work panicked: so does this request, and only it.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Aside<T> {
+    Box::pin(async {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            // The work panicked: so does this request, and only it.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    })
 }
 
-pub(super) async fn allocate(
+pub(super) fn allocate(
     app: App,
     from: From,
     Json(request): Json<api::AllocateRequest>,
-) -> Outcome {
-    carry_out(app, from, Call::Allocate(request)).await
+) -> impl Future<Output = Outcome> {
+    carry_out(app, from, Call::Allocate(request))
 }
 
 pub(super) async fn allocate_batch(
@@ -103,8 +125,12 @@ pub(super) async fn renew(
     carry_out(app, from, Call::Renew(lock_id, request)).await
 }
 
-pub(super) async fn release(app: App, from: From, Parameter(lock_id): Parameter) -> Outcome {
-    carry_out(app, from, Call::Release(lock_id)).await
+pub(super) fn release(
+    app: App,
+    from: From,
+    Parameter(lock_id): Parameter,
+) -> impl Future<Output = Outcome> {
+    carry_out(app, from, Call::Release(lock_id))
 }
 
 #[derive(Deserialize)]
@@ -235,11 +261,8 @@ pub(super) async fn config(app: App, from: From) -> Outcome {
     carry_out(app, from, Call::Config).await
 }
 
-pub(super) async fn events(
-    State(coordinator): App,
-    Extension(stop): Extension<Ending>,
-) -> Response<Body> {
-    stream::answer(coordinator.events(), stop)
+pub(super) async fn events(State(coordinator): App, Extension(client): From) -> Response<Body> {
+    stream::answer(coordinator.events(), client.stop.clone())
 }
 
 pub(super) async fn openapi() -> Response<Body> {

@@ -13,7 +13,7 @@ mod stream;
 mod wire;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -27,10 +27,10 @@ use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower_service::Service;
 
 pub use activity::Activity;
@@ -40,7 +40,7 @@ pub use routes::ROUTES;
 use activity::Counted;
 use wire::{Progress, Received, Wire};
 
-use crate::coordinator::{Call, Coordinator};
+use crate::coordinator::{Call, Coordinator, Peer};
 
 /// How long a client may take to send the head of a request, and to begin the next one.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
@@ -73,6 +73,13 @@ pub struct Seat {
     pub stop: watch::Receiver<Stop>,
     /// It is an event stream, which somebody reads for hours.
     pub streams: Arc<AtomicBool>,
+}
+
+/// What a request's handler knows of the connection that it came by.
+#[derive(Debug)]
+struct Client {
+    peer: Peer,
+    stop: stream::Ending,
 }
 
 /// The routes of one coordinator.
@@ -108,16 +115,17 @@ impl Routes {
         // Whoever has just connected is about to ask.
         let arrived = Arc::new(Mutex::new(Some(activity.begin())));
         let newcomer = arrived.clone();
-        let stopped = stream::Ending(stop.clone());
-        let progress = Progress::default();
-        let working = progress.clone();
+        let client =
+            Arc::new(Client { peer: connection.caller.peer(), stop: stream::Ending(stop.clone()) });
+        let progress = Progress::new();
+        let (working, streaming) = (progress.clone(), streams.clone());
         let stream = Wire::new(stream, progress.clone());
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let busy = lock(&newcomer).take().unwrap_or_else(|| activity.begin());
             // At once: hyper looks next whether the client is there yet.
             progress.begin();
             let request = request.map(|body| Received { body, progress: progress.clone() });
-            let answer = answer(router.clone(), connection, stopped.clone(), request);
+            let answer = answer(router.clone(), connection, client.clone(), request);
             let (progress, streams) = (progress.clone(), streams.clone());
             async move {
                 let response = answer.await;
@@ -133,8 +141,6 @@ impl Routes {
         async move {
             let mut serving = std::pin::pin!(
                 http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_PATIENCE)
                     .max_buf_size(MAX_BUFFER)
                     .serve_connection(TokioIo::new(stream), service)
             );
@@ -143,6 +149,7 @@ impl Routes {
                 biased;
                 ended = serving.as_mut() => Some(ended),
                 () = told_to(&mut stop) => None,
+                () = silence(&working, &streaming) => return,
             };
             let order = *stop.borrow();
             if ended.is_none() && order == Stop::GiveWay && !working.is_busy() {
@@ -183,17 +190,36 @@ async fn told_to(stop: &mut watch::Receiver<Stop>) {
     let _ = stop.wait_for(|stop| *stop != Stop::No).await;
 }
 
+/// Waits until a client has been silent for too long: it has sent no request, or not all of a head.
+///
+/// hyper can do that as well, with a timer for each request; this is one for each connection.
+async fn silence(progress: &Progress, streams: &AtomicBool) {
+    loop {
+        let deadline = progress.since() + HEADER_PATIENCE;
+        sleep_until(deadline).await;
+        if streams.load(Ordering::Relaxed) {
+            // Its reader has nothing more to say.
+            return pending().await;
+        }
+        if progress.is_busy() {
+            // Its time begins when it is done.
+            sleep(HEADER_PATIENCE).await;
+        } else if progress.since() + HEADER_PATIENCE <= Instant::now() {
+            return;
+        }
+    }
+}
+
 async fn answer(
     mut router: Router,
     connection: Connection,
-    stop: stream::Ending,
+    client: Arc<Client>,
     request: hyper::Request<Received>,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     let mut response = match guard::check(&connection, &head) {
-        Ok(peer) => {
-            head.extensions.insert(peer);
-            head.extensions.insert(stop);
+        Ok(()) => {
+            head.extensions.insert(client);
             let request = Request::from_parts(head, Body::new(body));
             let Ok(response) = router.call(request).await;
             response
@@ -202,4 +228,62 @@ async fn answer(
     };
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static(SERVER));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs with a clock that stands still while anything is done, and goes on when all wait.
+    fn run(test: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().expect("a runtime").block_on(test);
+    }
+
+    /// How long `silence` takes, in seconds.
+    async fn silent(progress: &Progress) -> u64 {
+        let start = Instant::now();
+        silence(progress, &AtomicBool::new(false)).await;
+        start.elapsed().as_secs()
+    }
+
+    #[test]
+    fn silence_begins_with_the_connection_and_with_each_answer() {
+        run(async {
+            assert_eq!(silent(&Progress::new()).await, 10);
+            let progress = Progress::new();
+            let client = async {
+                for _ in 0..3 {
+                    sleep(Duration::from_secs(9)).await;
+                    progress.begin();
+                    progress.done();
+                }
+            };
+            let (ended_after, ()) = tokio::join!(silent(&progress), client);
+            assert_eq!(ended_after, 27 + 10);
+        });
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_is_not_silent() {
+        run(async {
+            let progress = Progress::new();
+            progress.begin();
+            let answer = async {
+                sleep(Duration::from_secs(100)).await;
+                progress.done();
+            };
+            let (ended_after, ()) = tokio::join!(silent(&progress), answer);
+            assert_eq!(ended_after, 110);
+        });
+    }
+
+    #[test]
+    fn the_reader_of_a_stream_may_be_silent() {
+        run(async {
+            let (progress, streams) = (Progress::new(), AtomicBool::new(true));
+            let day = Duration::from_hours(24);
+            assert!(timeout(day, silence(&progress, &streams)).await.is_err());
+        });
+    }
 }

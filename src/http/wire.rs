@@ -3,33 +3,52 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::http::StatusCode;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
-use super::SERVER;
 use super::refusal::Refusal;
+use super::{SERVER, lock};
 
 /// What goes on on a connection. All of it is seen and said by one task.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<Flags>);
+#[derive(Debug, Clone)]
+pub(super) struct Progress(Arc<State>);
 
-#[derive(Debug, Default)]
-struct Flags {
+#[derive(Debug)]
+struct State {
+    begun: Instant,
+    /// When the last answer was there, in nanoseconds since `begun`.
+    last: AtomicU64,
     /// A request is being answered.
     answering: AtomicBool,
     /// The client has shut down its side meanwhile.
     ended: AtomicBool,
+    /// Whoever was kept from seeing that.
+    reader: Mutex<Option<Waker>>,
     /// The client does not take the answer that is there.
     blocked: AtomicBool,
 }
 
 impl Progress {
+    /// A connection that has just begun.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(State {
+            begun: Instant::now(),
+            last: AtomicU64::new(0),
+            answering: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            reader: Mutex::new(None),
+            blocked: AtomicBool::new(false),
+        }))
+    }
+
     /// A request is there, with at least its head.
     pub(super) fn begin(&self) {
         self.0.answering.store(true, Ordering::Relaxed);
@@ -37,7 +56,19 @@ impl Progress {
 
     /// Its answer is there.
     pub(super) fn done(&self) {
+        let last = u64::try_from(self.0.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.last.store(last, Ordering::Relaxed);
         self.0.answering.store(false, Ordering::Relaxed);
+        if self.0.ended.load(Ordering::Relaxed)
+            && let Some(reader) = lock(&self.0.reader).take()
+        {
+            reader.wake();
+        }
+    }
+
+    /// Since when the client may send its next request.
+    pub(super) fn since(&self) -> Instant {
+        self.0.begun + Duration::from_nanos(self.0.last.load(Ordering::Relaxed))
     }
 
     /// Whether anything would be lost if the connection ended now.
@@ -127,8 +158,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() == before && self.progress.is_answering() {
+            *lock(&self.progress.0.reader) = Some(context.waker().clone());
             self.progress.0.ended.store(true, Ordering::Relaxed);
-            // The end of the answer's making wakes the task that asks here, and it asks again.
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))

@@ -1,5 +1,7 @@
 //! Connections that nobody uses, or that somebody uses too slowly, keep nobody else waiting.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::{Connection, Home, Request};
@@ -32,6 +34,31 @@ fn a_connection_that_was_used_gives_way_between_two_requests() {
         (0..MANY).map(|_| Connection::open(&home.unix()).expect("a daemon")).collect();
     home.get("/status").expect(200);
     assert!(first.send(&status).is_err(), "it was the oldest");
+}
+
+#[test]
+fn who_says_nothing_for_ten_seconds_is_not_waited_for() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", home.daemon_port())).expect("a daemon");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        stream
+    };
+    let begun = Instant::now();
+    let (mut silent, mut slow, mut idle) = (connect(), connect(), connect());
+    slow.write_all(b"GET /status HTTP/1.1\r\nHost:").expect("half a head");
+    let request = format!("GET /status HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", home.daemon_port());
+    idle.write_all(request.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    idle.read_to_string(&mut answer).expect("an answer, and the end");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    for stream in [&mut silent, &mut slow] {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).expect("the end"), 0, "nothing is said");
+    }
+    let took = begun.elapsed();
+    assert!((10..15).contains(&took.as_secs()), "{took:?}");
+    daemon.is_well(&home);
 }
 
 #[test]
