@@ -70,7 +70,7 @@ impl Coordinator {
         now: Moment,
     ) -> Result<AllocateResponse, Error> {
         let checked = checked(request)?;
-        let verified = inner.verify_owner(request, peer)?;
+        let verified = inner.verify_owner(request, peer, now)?;
         // Who was named and cannot be believed gets a lease instead.
         let instead = verified.note.as_ref().map(|_| inner.registry.policy().default_lease);
         let lease = checked.lease.or(instead);

@@ -8,10 +8,12 @@
 //! Nobody sees what is not written: whoever takes the lock for anything else writes it before.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::{Coordinator, Inner, Moment, now};
+use crate::detect::watch::Watch;
 use crate::error::Error;
 
 /// What became of an append, once it was tried: why it failed.
@@ -24,6 +26,23 @@ pub(super) struct Batch {
     outcome: Option<Outcome>,
     /// What was released by request: that counts even where it can't be written.
     pub(super) released: Vec<Uuid>,
+    /// When all processes that are watched were seen to live, on the monotonic clock.
+    all_lived: Option<Duration>,
+}
+
+/// How long a look at all processes counts for what is decided beside each other. That is done much
+/// earlier, unless a client went away and nobody has written the batch yet.
+const LOOK_AGE: Duration = Duration::from_millis(1);
+
+impl Batch {
+    /// Whether all that `watch` watches live: one look is for all that are decided together.
+    pub(super) fn all_live(&mut self, watch: &Watch, now: Moment) -> bool {
+        let is_young = |seen: Duration| now.monotonic.saturating_sub(seen) < LOOK_AGE;
+        if !self.all_lived.is_some_and(is_young) {
+            self.all_lived = watch.all_live().then_some(now.monotonic);
+        }
+        self.all_lived.is_some()
+    }
 }
 
 /// The answer to an operation. It may not be in the journal yet: [`Coordinator::written`] sees to
@@ -64,6 +83,9 @@ impl Coordinator {
             return Err(Error::ShuttingDown);
         }
         inner.journal.is_usable()?;
+        if inner.batch.outcome.is_none() {
+            inner.batch.all_lived = None;
+        }
         inner.registry.savepoint();
         let decided = operation(&mut inner, now());
         if decided.is_err() {
@@ -97,7 +119,8 @@ impl Coordinator {
 
     /// Writes what was decided, all or nothing of it.
     pub(super) fn write_batch(&self, inner: &mut Inner) {
-        let Batch { outcome: Some(outcome), released } = std::mem::take(&mut inner.batch) else {
+        let Batch { outcome: Some(outcome), released, .. } = std::mem::take(&mut inner.batch)
+        else {
             return;
         };
         let written = inner.write();

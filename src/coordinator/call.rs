@@ -6,6 +6,10 @@ use super::{Coordinator, Decided, Peer};
 use crate::api;
 use crate::error::Error;
 
+/// As many bytes as the answer to an allocation has, and some to spare: room is made once. An
+/// allocator hands out as much from its cache yet.
+const TYPICAL_ANSWER: usize = 1000;
+
 /// One operation of the wire.
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -60,9 +64,11 @@ impl Answer {
     }
 
     fn new(value: &impl Serialize, created: bool) -> Self {
+        let mut body = Vec::with_capacity(TYPICAL_ANSWER);
         // The wire types are strings, numbers, lists and maps with string keys: none can fail.
-        let body = serde_json::to_string(value).unwrap_or_default();
-        Self { body, created }
+        let written = serde_json::to_writer(&mut body, value);
+        let body = written.ok().and_then(|()| String::from_utf8(body).ok());
+        Self { body: body.unwrap_or_default(), created }
     }
 }
 

@@ -31,7 +31,7 @@ impl Coordinator {
         let instance_id = request.instance_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         self.change(|inner, now| {
             let named = AllocateRequest { process_id: request.process_id, ..Default::default() };
-            let owner = inner.verify_owner(&named, peer)?.owner;
+            let owner = inner.verify_owner(&named, peer, now)?.owner;
             let registration = Registration {
                 instance_id: instance_id.clone(),
                 working_directory,

@@ -4,7 +4,7 @@ use super::{Inner, Peer};
 use crate::api::AllocateRequest;
 use crate::detect::{namespace, process};
 use crate::error::Error;
-use crate::registry::{Owner, Process};
+use crate::registry::{Moment, Owner, Process};
 
 /// How far a start time may be from the real one, in seconds: both are rounded.
 const START_TIME_TOLERANCE: u64 = 1;
@@ -25,6 +25,7 @@ impl Inner {
         &mut self,
         request: &AllocateRequest,
         peer: Peer,
+        now: Moment,
     ) -> Result<Verified, Error> {
         let Some(named) = request.process_id else { return Ok(Verified::default()) };
         let pid = match self.translate(named, request.pid_namespace, peer) {
@@ -37,7 +38,7 @@ impl Inner {
                 return Ok(Verified { owner: None, note: Some(note) });
             }
         };
-        match self.verify_process(pid, request.process_start_time) {
+        match self.verify_process(pid, request.process_start_time, now) {
             Ok((process, started_at)) => {
                 let owner = Owner { process, started_at, implicit: request.implicit_owner };
                 Ok(Verified { owner: Some(owner), note: None })
@@ -54,9 +55,15 @@ impl Inner {
         &mut self,
         pid: u32,
         start_time: Option<u64>,
+        now: Moment,
     ) -> Result<(Process, u64), Error> {
         let unknown = |reason: String| Error::UnknownProcess { pid, reason };
-        let (process, started_at) = if let Some(process) = self.watch.living(pid) {
+        let watched = if self.batch.all_live(&self.watch, now) {
+            self.watch.watched(pid)
+        } else {
+            self.watch.living(pid)
+        };
+        let (process, started_at) = if let Some(process) = watched {
             (process, process::unix_seconds(process.start_ticks))
         } else {
             let found = process::identify(pid).map_err(|reason| unknown(reason.to_owned()))?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::buffer::spare_capacity;
@@ -65,6 +66,8 @@ pub struct Watch {
     /// Those that were not needed any more when somebody looked last.
     idle: BTreeSet<Process>,
     max_idle: usize,
+    /// There was one whose death epoll does not tell.
+    is_partial: bool,
 }
 
 impl Watch {
@@ -78,7 +81,13 @@ impl Watch {
         // Their descriptors are no loss to those who connect.
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let max_idle = usize::try_from(limit / 8).unwrap_or(MAX_IDLE).min(MAX_IDLE);
-        Ok(Self { epoll, watched: BTreeMap::new(), idle: BTreeSet::new(), max_idle })
+        Ok(Self {
+            epoll,
+            watched: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            max_idle,
+            is_partial: false,
+        })
     }
 
     /// Watches `process`. Without a pidfd only [`Watch::sweep`] finds its death, and so it is where
@@ -88,12 +97,13 @@ impl Watch {
         if known.is_some() {
             return;
         }
-        if let Some(pidfd) = &pidfd {
+        let is_told_of = pidfd.as_ref().is_some_and(|pidfd| {
             let pid = epoll::EventData::new_u64(process.pid.into());
             // The sweep polls what epoll would not take, for want of memory or of
             // /proc/sys/fs/epoll/max_user_watches (epoll(7)).
-            let _refused = epoll::add(&self.epoll, pidfd, pid, epoll::EventFlags::IN);
-        }
+            epoll::add(&self.epoll, pidfd, pid, epoll::EventFlags::IN).is_ok()
+        });
+        self.is_partial |= !is_told_of;
         *known = pidfd;
     }
 
@@ -144,6 +154,18 @@ impl Watch {
         self.with_pid(pid).find(|watched| !is_dead(watched)).map(|(process, _)| *process)
     }
 
+    /// Whether all that are watched live. Costs one epoll_wait(2).
+    pub fn all_live(&self) -> bool {
+        let mut events = [const { MaybeUninit::uninit() }; 1];
+        let waited = epoll::wait(&self.epoll, &mut events, Some(&AT_ONCE));
+        !self.is_partial && waited.is_ok_and(|(dead, _)| dead.is_empty())
+    }
+
+    /// The process with this pid, if it is watched: it may have died.
+    pub fn watched(&self, pid: u32) -> Option<Process> {
+        self.with_pid(pid).map(|(process, _)| *process).next_back()
+    }
+
     /// The processes that have died since the last call, by pid; they are watched no more.
     pub fn died(&mut self) -> Vec<Process> {
         let mut dead = Vec::new();
@@ -181,7 +203,7 @@ impl Watch {
         dead
     }
 
-    fn with_pid(&self, pid: u32) -> impl Iterator<Item = (&Process, &Option<OwnedFd>)> {
+    fn with_pid(&self, pid: u32) -> impl DoubleEndedIterator<Item = (&Process, &Option<OwnedFd>)> {
         let first = Process { pid, start_ticks: 0 };
         self.watched.range(first..=Process { start_ticks: u64::MAX, ..first })
     }
@@ -238,6 +260,24 @@ mod tests {
         assert!(watch.died().is_empty());
         assert!(!readable(&watch, Duration::ZERO));
         assert_eq!(watch.len(), 1);
+    }
+
+    #[test]
+    fn all_live_until_one_has_died_and_only_where_every_death_is_told() {
+        let mut watch = Watch::new().expect("epoll works");
+        let (mut child, process) = watched(&mut watch);
+        let (_other, _) = watched(&mut watch);
+        assert!(watch.all_live());
+        assert_eq!(watch.watched(process.pid), Some(process));
+        child.kill();
+        assert!(!watch.all_live(), "one has died, and was reaped");
+        assert_eq!(watch.living(process.pid), None);
+        assert_eq!(watch.died(), [process]);
+        assert!(watch.all_live());
+        assert_eq!(watch.watched(process.pid), None);
+        let third = Child::start(&mut sleeper(), "sleep");
+        watch.add(identify(third.pid()).expect("the child lives").process, None);
+        assert!(!watch.all_live(), "nobody would tell");
     }
 
     #[test]
