@@ -5,14 +5,11 @@ use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{Coordinator, Inner, Journal, Planned, now};
+use crate::api::Protocol;
 use crate::detect::holders::Found;
 use crate::detect::sockets::Socket;
 use crate::registry::{Moment, Process};
 use crate::store::{LockHolder, OpenError};
-
-/// How many deaths at once are many. For one port as for all, the kernel walks through all sockets
-/// (sock_diag(7)): so one look at all ports soon takes less than one at each.
-const MANY: usize = 4;
 
 /// What is to be done next, and when.
 #[derive(Debug, Default)]
@@ -210,13 +207,12 @@ impl Inner {
         if died.is_empty() {
             return;
         }
-        // Of few the ports are looked at one by one, of many all at once.
-        let glance =
-            (died.len() >= MANY).then(|| self.host.glance(self.registry.ports()).ok()).flatten();
-        if let Some(mut glance) = glance {
-            self.registry.processes_died(died, &mut glance, now());
-        } else {
-            self.registry.processes_died(died, &mut self.host, now());
+        // For one port as for all, the kernel walks through all sockets (sock_diag(7)): so one look is
+        // for all who died, and at nothing but what they held.
+        let (ports, protocol) = self.registry.held_by(died);
+        match self.host.glance(ports, protocol) {
+            Ok(mut glance) => self.registry.processes_died(died, &mut glance, now()),
+            Err(_) => self.registry.processes_died(died, &mut self.host, now()),
         }
         self.settle();
     }
@@ -239,7 +235,7 @@ impl Inner {
     pub(super) fn glance(&mut self) {
         let now = now();
         let was_blind = self.host.trouble().is_some();
-        match self.host.glance(self.registry.ports()) {
+        match self.host.glance(self.registry.ports(), Protocol::Both) {
             Ok(mut sweep) => {
                 self.registry.expire(&mut sweep, now);
                 self.registry.refresh_all(&mut sweep, now);

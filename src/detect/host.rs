@@ -56,14 +56,18 @@ impl Host {
         Ok(Sweep { host: self, sockets, seen: HashMap::default() })
     }
 
-    /// The same, of nothing but `ports`, which are in their order: less to list where many programs
-    /// listen. It does not see who listens elsewhere, and forgets nothing.
+    /// The same, of nothing but `ports`, which are in their order, and `protocol`: less to list where
+    /// many programs listen. It does not see who listens elsewhere, and forgets nothing.
     ///
     /// # Errors
     ///
     /// As [`Host::sweep`].
-    pub fn glance(&mut self, ports: impl IntoIterator<Item = u16>) -> io::Result<Sweep<'_>> {
-        let listed = sockets::on_ports(ports);
+    pub fn glance(
+        &mut self,
+        ports: impl IntoIterator<Item = u16>,
+        protocol: Protocol,
+    ) -> io::Result<Sweep<'_>> {
+        let listed = sockets::on_ports(ports, protocol);
         self.note(&listed);
         let mut sockets = listed?;
         sockets.sort_unstable_by_key(place);

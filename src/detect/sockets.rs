@@ -51,12 +51,15 @@ pub fn on_port(port: u16, protocol: Protocol) -> io::Result<Vec<Socket>> {
 /// # Errors
 ///
 /// When neither netlink nor /proc/net answers.
-pub fn on_ports(ports: impl IntoIterator<Item = u16>) -> io::Result<Vec<Socket>> {
+pub fn on_ports(
+    ports: impl IntoIterator<Item = u16>,
+    protocol: Protocol,
+) -> io::Result<Vec<Socket>> {
     let ranges = filter::ranges(ports);
     if ranges.is_empty() {
         return Ok(Vec::new());
     }
-    bound(Ports::Within(&ranges), Protocol::Both)
+    bound(Ports::Within(&ranges), protocol)
 }
 
 /// All listening (TCP) and bound (UDP) sockets. One that comes or goes meanwhile may be missing or

@@ -3,15 +3,16 @@
 //! The rule of this module: an allocation lives exactly while it has a holder, and release follows
 //! the holders, never age.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::machine::{Listener, Machine, Orphan};
 use super::model::{Allocation, Change, Moment, Owner, Process, Reason, milliseconds};
-use super::tables::{Entry, Undo};
+use super::tables::{Entry, InstanceEntry, Undo};
 use super::{Event, Registry};
+use crate::api::Protocol;
 
 /// What keeps an allocation alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,32 @@ impl Registry {
         for instance_id in lost {
             self.lose_instance(&instance_id, machine, now);
         }
+    }
+
+    /// The ports that somebody looks at when these processes have died, in their order, and for which
+    /// protocol: what they own, what they listen on, and what instances hold that they prove to live.
+    pub fn held_by(&self, processes: &[Process]) -> (BTreeSet<u16>, Protocol) {
+        let tables = &self.tables;
+        let is_theirs = |entry: &&InstanceEntry| {
+            entry.instance.process.is_some_and(|it| processes.contains(&it))
+        };
+        let instances = tables.instances.values().filter(is_theirs);
+        let owned = processes.iter().flat_map(|process| tables.owned_by(*process));
+        let served = processes.iter().flat_map(|process| tables.listened_by(*process));
+        let kept = instances.flat_map(|entry| tables.of_instance(&entry.instance.instance_id));
+        let held = owned.chain(served).chain(kept).filter_map(|lock_id| self.allocation(*lock_id));
+        let (mut ports, mut has_tcp, mut has_udp) = (BTreeSet::new(), false, false);
+        for allocation in held {
+            ports.insert(allocation.port);
+            has_tcp |= allocation.protocol.has_tcp();
+            has_udp |= allocation.protocol.has_udp();
+        }
+        let protocol = match (has_tcp, has_udp) {
+            (_, false) => Protocol::Tcp,
+            (false, true) => Protocol::Udp,
+            (true, true) => Protocol::Both,
+        };
+        (ports, protocol)
     }
 
     /// The owners of these allocations are dead.

@@ -69,7 +69,7 @@ fn the_sockets_of_many_ports_are_listed_at_once() {
         let wanted = || listeners.iter().step_by(step);
         let ports: Vec<u16> = wanted().map(port).collect();
         let listed = |ports: &[u16]| {
-            let mut sockets = on_ports(ports.iter().copied()).expect("rows");
+            let mut sockets = on_ports(ports.iter().copied(), Protocol::Both).expect("rows");
             sockets.retain(|socket| ports.contains(&socket.local.port()));
             inodes(&sockets)
         };
@@ -79,9 +79,9 @@ fn the_sockets_of_many_ports_are_listed_at_once() {
         until("/proc/net lists them", || without_netlink(|| listed(&ports)) == expected);
     }
     let port = datagrams.local_addr().expect("a name").port();
-    let found = both_ways(|| on_ports([port]).expect("rows"));
+    let found = both_ways(|| on_ports([port], Protocol::Both).expect("rows"));
     assert_eq!(inodes(&found), [inode(&datagrams)], "and nothing that is on other ports");
-    assert_eq!(on_ports([]).expect("nothing to ask"), []);
+    assert_eq!(on_ports([], Protocol::Both).expect("nothing to ask"), []);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Fake {
     pub(crate) gone: BTreeSet<String>,
     /// The ports that were probed in the last step.
     pub(crate) probed: Vec<u16>,
+    /// The ports that were looked at since somebody cleared this, and for which protocol.
+    pub(crate) looked_at: Vec<(u16, Protocol)>,
 }
 
 impl Fake {
@@ -46,6 +48,7 @@ impl Machine for Fake {
     }
 
     fn listener(&mut self, allocation: &Allocation) -> Option<Listener> {
+        self.looked_at.push((allocation.port, allocation.protocol));
         let socket = self.sockets.get(&allocation.port)?;
         Some(Listener {
             process: Some(socket.process),

@@ -408,7 +408,16 @@ impl World {
         if let Some(process) = dead {
             self.machine.alive.remove(&process);
             self.machine.sockets.retain(|_, socket| socket.process != process);
+            let (ports, listed) = self.registry.held_by(&[process]);
+            self.machine.looked_at.clear();
             self.registry.processes_died(&[process], &mut self.machine, self.now);
+            // Whoever lists no more sockets than that answers all that is asked.
+            for (port, protocol) in &self.machine.looked_at {
+                let is_listed = ports.contains(port)
+                    && (listed.has_tcp() || !protocol.has_tcp())
+                    && (listed.has_udp() || !protocol.has_udp());
+                assert!(is_listed, "{port}/{protocol:?} was looked at, not {ports:?}/{listed:?}");
+            }
             self.model.died(process, &self.machine);
         }
     }
