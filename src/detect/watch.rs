@@ -270,7 +270,8 @@ mod tests {
         assert!(watch.all_live());
         assert_eq!(watch.watched(process.pid), Some(process));
         child.kill();
-        assert!(!watch.all_live(), "one has died, and was reaped");
+        assert!(readable(&watch, Duration::from_secs(20)));
+        assert!(!watch.all_live(), "one has died");
         assert_eq!(watch.living(process.pid), None);
         assert_eq!(watch.died(), [process]);
         assert!(watch.all_live());
