@@ -216,6 +216,24 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_to_be_avoided_goes_to_nobody_who_does_not_wish_for_it() {
+        let (first, config) = config();
+        let folder = tempfile::tempdir().expect("a folder");
+        let project = folder.path().to_str().expect("UTF-8");
+        let service = |name: &str, preferred_port| api::AssignService {
+            service_type: "own".to_owned(),
+            service_name: name.to_owned(),
+            preferred_port,
+        };
+        let services = [service("docs", None), service("web", Some(first))];
+        let avoid = [first, first + 1, first + 2];
+        let mut fallback = Fallback::new(&config);
+        let assigned = fallback.assign(project, &services, &avoid).expect("ports are free");
+        let ports: Vec<u16> = assigned.iter().map(|it| it.port).collect();
+        assert_eq!(ports, [first + 3, first]);
+    }
+
+    #[test]
     fn a_port_is_held_until_its_sockets_are_closed() -> Result<(), Error> {
         let (first, config) = config();
         let picked = Fallback::new(&config).pick(&request("web", Some(first)))?;

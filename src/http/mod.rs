@@ -196,7 +196,6 @@ async fn told_to(stop: &mut watch::Receiver<Stop>) {
 async fn silence(progress: &Progress, streams: &AtomicBool) {
     loop {
         let deadline = progress.since() + HEADER_PATIENCE;
-        sleep_until(deadline).await;
         if streams.load(Ordering::Relaxed) {
             // Its reader has nothing more to say.
             return pending().await;
@@ -204,8 +203,10 @@ async fn silence(progress: &Progress, streams: &AtomicBool) {
         if progress.is_busy() {
             // Its time begins when it is done.
             sleep(HEADER_PATIENCE).await;
-        } else if progress.since() + HEADER_PATIENCE <= Instant::now() {
+        } else if deadline <= Instant::now() {
             return;
+        } else {
+            sleep_until(deadline).await;
         }
     }
 }
