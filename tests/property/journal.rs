@@ -30,8 +30,9 @@ pub(crate) fn open(dir: &Path) -> (Store, Loaded) {
     Store::open(dir, BOOT, &holder, Duration::ZERO).expect("any bytes open")
 }
 
+/// Often one of few, so that there are changes to one thing.
 fn uuid() -> impl Strategy<Value = Uuid> {
-    any::<u128>().prop_map(Uuid::from_u128)
+    prop_oneof![any::<u128>(), 0..3_u128].prop_map(Uuid::from_u128)
 }
 
 fn process() -> impl Strategy<Value = Process> {
@@ -201,8 +202,30 @@ struct Header {
     boot_id: Option<String>,
 }
 
-/// The changes of all lines that are whole and right, as a reader of the format's description finds
-/// them.
+/// Adds a change to those before it: of an allocation only the last one counts, and none of one that
+/// has ended.
+fn say(changes: &mut Vec<Change>, change: Change) {
+    if let Change::Allocation(Allocation { lock_id, .. }) | Change::Released { lock_id, .. } =
+        &change
+    {
+        changes.retain(|earlier| {
+            !matches!(earlier, Change::Allocation(allocation) if allocation.lock_id == *lock_id)
+        });
+    }
+    if !matches!(change, Change::Released { .. }) {
+        changes.push(change);
+    }
+}
+
+/// What remains of `changes`.
+fn last_words(changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
+    changes.into_iter().fold(Vec::new(), |mut said, change| {
+        say(&mut said, change);
+        said
+    })
+}
+
+/// What all lines say that are whole and right, as a reader of the format's description finds it.
 pub(crate) fn right_lines(bytes: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
     // Of the last header; none where none says it.
@@ -218,7 +241,7 @@ pub(crate) fn right_lines(bytes: &[u8]) -> Vec<Change> {
         // JSON is UTF-8 (RFC 8259, 8.1).
         let Ok(json) = std::str::from_utf8(json) else { continue };
         if let Ok(change) = serde_json::from_str(json) {
-            changes.push(change);
+            say(&mut changes, change);
             continue;
         }
         let Ok(line) = serde_json::from_str::<HeaderLine>(json) else { continue };
@@ -252,13 +275,13 @@ proptest! {
         }
         drop(store);
         let (mut store, loaded) = open(dir.path());
-        prop_assert_eq!(&loaded.changes, &batches.concat());
+        prop_assert_eq!(&loaded.changes, &last_words(batches.concat()));
         prop_assert_eq!(loaded.notices.len(), 0);
 
         store.compact(batches.concat())?;
         drop(store);
         let (_store, loaded) = open(dir.path());
-        prop_assert_eq!(loaded.changes, batches.concat());
+        prop_assert_eq!(loaded.changes, last_words(batches.concat()));
     }
 
     #[test]
