@@ -34,13 +34,20 @@ const DUMP_ATTEMPTS: usize = 3;
 /// The loopback interface has this index in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
+/// `TCPDIAG_GETSOCK` of the kernel's `include/uapi/linux/inet_diag.h`: a request as it was before
+/// sock_diag(7), for TCP of both families.
+const TCPDIAG_GETSOCK: u16 = 18;
+
+/// Bytes of a message's header (netlink(7)).
+const HEADER_BYTES: usize = 16;
+
+/// Bytes of a `struct inet_diag_sockid`.
+const SOCKET_ID_BYTES: usize = 48;
+
 /// The rows that `query` asks for, of both families.
 pub(super) fn rows(query: Query<'_>) -> io::Result<Vec<Row>> {
     let mut conversation = Conversation::open()?;
-    let mut rows = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        conversation.dump(&query.request(family), &mut rows)?;
-    }
+    let mut rows = conversation.both_families(query)?;
     // The kernel's walk over bound sockets that neither listen nor connect takes no notice of the
     // port (Linux 6.8 to 6.18).
     if let Ports::One(port) = query.ports {
@@ -113,6 +120,29 @@ impl Query<'_> {
     }
 }
 
+/// The request for TCP of both families that says the same as `request`, which is for one: its
+/// fields in the order of a `struct inet_diag_req`.
+fn older(request: &[u8]) -> Option<Vec<u8>> {
+    let (header, rest) = request.split_at_checked(HEADER_BYTES)?;
+    // Family, protocol, extensions and padding, of a byte each, then the states.
+    let (start, rest) = rest.split_at_checked(8)?;
+    let (socket_id, filter) = rest.split_at_checked(SOCKET_ID_BYTES)?;
+    let length = u32::try_from(request.len() + 4).ok()?;
+    let (_type, flags_and_on) = header.get(4..)?.split_at_checked(2)?;
+    // Family, lengths of the addresses and extensions; behind the states is a field without use.
+    let parts: [&[u8]; 8] = [
+        &length.to_ne_bytes(),
+        &TCPDIAG_GETSOCK.to_ne_bytes(),
+        flags_and_on,
+        &[0; 4],
+        socket_id,
+        start.get(4..)?,
+        &[0; 4],
+        filter,
+    ];
+    Some(parts.concat())
+}
+
 fn message(flags: u16, request: InetRequest) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
@@ -158,6 +188,26 @@ impl Conversation {
             return Err(malformed(format!("sock_diag sent a datagram of {length} bytes")));
         }
         Ok(Messages { rest: &self.buffer })
+    }
+
+    /// The rows of both families.
+    ///
+    /// The kernel walks its whole tables for each dump, so TCP is asked for both at once, as that
+    /// can only be with the older request: half the time where there are thousands of sockets.
+    fn both_families(&mut self, query: Query<'_>) -> io::Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        let ipv4 = query.request(AF_INET);
+        if query.protocol.has_tcp()
+            && let Some(both) = older(&ipv4)
+            && self.dump(&both, &mut rows).is_ok()
+        {
+            return Ok(rows);
+        }
+        // A kernel that is none of Linux may not know it. What else is wrong, this says too.
+        rows.clear();
+        self.dump(&ipv4, &mut rows)?;
+        self.dump(&query.request(AF_INET6), &mut rows)?;
+        Ok(rows)
     }
 
     /// Adds the rows of a dump.
@@ -222,7 +272,7 @@ impl Message {
         let payload = message.payload();
         let code = match message.message_type() {
             // The attributes behind the header repeat what nobody asked for.
-            SOCK_DIAG_BY_FAMILY => {
+            SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => {
                 return Ok(Self::Row(InetResponseHeader::parse(payload)?.into()));
             }
             NLMSG_DONE => DoneBuffer::new_checked(payload)?.code(),
@@ -259,6 +309,8 @@ mod tests {
     use netlink_packet_sock_diag::inet::InetResponse;
 
     use super::*;
+    use crate::detect::sockets::TCP_LISTEN;
+    use crate::detect::sockets::testing::listen;
 
     /// A conversation with a kernel that says just this, a datagram each.
     fn conversation(datagrams: &[Vec<u8>]) -> (Conversation, UnixDatagram) {
@@ -323,6 +375,62 @@ mod tests {
         assert_eq!(ports(&[interrupted.clone(), whole]).expect("rows"), [2]);
         let error = ports(&vec![interrupted; DUMP_ATTEMPTS]).expect_err("no end of it");
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+    }
+
+    const LISTENING: Query<'_> =
+        Query { protocol: Protocol::Tcp, states: 1 << 10, ports: Ports::All };
+
+    #[test]
+    fn one_dump_has_both_families_and_says_the_same() {
+        let ask = |query: Query<'_>| {
+            let mut conversation = Conversation::open().expect("netlink");
+            conversation.both_families(query).expect("rows")
+        };
+        let each = |query: Query<'_>| {
+            let mut conversation = Conversation::open().expect("netlink");
+            let mut rows = Vec::new();
+            conversation.dump(&query.request(AF_INET), &mut rows).expect("IPv4");
+            conversation.dump(&query.request(AF_INET6), &mut rows).expect("IPv6");
+            rows
+        };
+        let listeners = ["127.0.0.1", "::1"].map(listen);
+        let ports = listeners.each_ref().map(|it| it.local_addr().expect("a name").port());
+        let ranges = [ports[0].min(ports[1])..=ports[0].max(ports[1])];
+        let within = Query { ports: Ports::Within(&ranges), ..LISTENING };
+        let one = Query { ports: Ports::One(ports[1]), ..LISTENING };
+        for query in [within, one, Query { states: u32::MAX, ..one }] {
+            let mine = |rows: Vec<Row>| {
+                let mut ports: Vec<_> = rows
+                    .into_iter()
+                    .filter(|row| ports.contains(&row.local.port()) && row.state == TCP_LISTEN)
+                    .map(|row| row.local)
+                    .collect();
+                ports.sort_unstable();
+                ports
+            };
+            let expected = if matches!(query.ports, Ports::One(_)) { 1 } else { 2 };
+            let seen = mine(ask(query));
+            assert_eq!(seen.len(), expected, "{query:?}");
+            assert_eq!(seen, mine(each(query)), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_know_the_older_request_is_asked_for_each_family() {
+        let refused = done(0, -Errno::OPNOTSUPP.raw_os_error());
+        let answers = [refused, [row(1), done(0, 0)].concat(), [row(2), done(0, 0)].concat()];
+        let (mut conversation, kernel) = conversation(&answers);
+        let rows = conversation.both_families(LISTENING).expect("rows");
+        assert_eq!(rows.iter().map(|row| row.local.port()).collect::<Vec<_>>(), [1, 2]);
+        let mut types = Vec::new();
+        for _ in 0..answers.len() {
+            let mut request = [0; 256];
+            let length = kernel.recv(&mut request).expect("a request");
+            let said = u32::from_ne_bytes(request[..4].try_into().expect("four bytes"));
+            assert_eq!(usize::try_from(said).expect("small"), length);
+            types.push(u16::from_ne_bytes([request[4], request[5]]));
+        }
+        assert_eq!(types, [TCPDIAG_GETSOCK, SOCK_DIAG_BY_FAMILY, SOCK_DIAG_BY_FAMILY]);
     }
 
     #[test]
