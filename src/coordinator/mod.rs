@@ -247,9 +247,11 @@ impl Coordinator {
             }
         }
         inner.journal = Journal::Open(Box::new(store));
-        match inner.host.sweep() {
-            Ok(mut sweep) => inner.registry.resume(renew_leases, &mut sweep, now()),
-            Err(_) => inner.registry.resume(renew_leases, &mut inner.host, now()),
+        // With nothing allocated no socket says anything.
+        let sweep = (inner.registry.allocation_count() > 0).then(|| inner.host.sweep());
+        match sweep {
+            Some(Ok(mut sweep)) => inner.registry.resume(renew_leases, &mut sweep, now()),
+            None | Some(Err(_)) => inner.registry.resume(renew_leases, &mut inner.host, now()),
         }
         inner.watch_everybody();
         inner.settle();
