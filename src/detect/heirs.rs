@@ -3,9 +3,10 @@
 //!
 //! A port whose owner died is free once it is known that nobody inherits it, and to read the
 //! environment of one process takes 10 µs. So what was read is remembered, and a death costs one
-//! list of /proc: 0.3 µs for each process. Where the kernel has given no number since all were
-//! listed, nobody is new, and not even the list is needed. A process has its number a moment before
-//! it can be seen, so a list is one of all only if no number was given for a while before it.
+//! list of /proc: a microsecond for each process. The kernel tells which number it gave last, so who
+//! came since all were seen is known by number: where there are few, they are looked at without the
+//! list, and mostly there is none. A process has its number a moment before it can be seen, so all
+//! are seen who had one at the meeting before the last.
 //!
 //! A process has its environment from its parent until it gets another by execve(2), and who is
 //! started calls that at once. So what is read a moment after the first look stays as it is.
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use uuid::Uuid;
 
@@ -38,6 +40,9 @@ const MEETING: Duration = Duration::from_secs(1);
 /// not counted.
 const LISTING: Duration = Duration::from_secs(30);
 
+/// How many numbers are looked at one by one, at most. Threads have some, too.
+const FEW: u32 = 32;
+
 /// The processes of this machine, with what is known of their environments.
 #[derive(Debug)]
 pub struct Heirs {
@@ -50,10 +55,8 @@ pub struct Heirs {
     met: Option<Instant>,
     /// The number that had been given last before that, where the kernel tells.
     last_pid: Option<u32>,
-    /// When that was first read.
-    last_pid_since: Option<Instant>,
-    /// All who had a number then have been seen for what they are.
-    is_complete: bool,
+    /// All have been seen for what they are but those who got a number after this one.
+    all_up_to: Option<u32>,
     /// Room to read into.
     text: Vec<u8>,
 }
@@ -91,8 +94,7 @@ impl Default for Heirs {
             round: 0,
             met: None,
             last_pid: None,
-            last_pid_since: None,
-            is_complete: false,
+            all_up_to: None,
             text: Vec::new(),
         }
     }
@@ -107,7 +109,7 @@ impl Heirs {
     /// so is everybody who came meanwhile: it may have gone to the background just then, as its child.
     pub fn of(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Identified> {
         let may_inherit = |seen: &Seen| seen.lock_id.is_some_and(|it| has(orphans, it));
-        if self.knows_everybody() && !self.seen.iter().any(may_inherit) {
+        if !self.seen.iter().any(may_inherit) && self.no_newcomer_inherits(orphans) {
             return HashMap::new();
         }
         let deadline = Instant::now() + self.patience;
@@ -132,21 +134,59 @@ impl Heirs {
         if self.met.is_none_or(|met| met.elapsed() >= MEETING) {
             // Before the list: who comes while it is read is new the next time.
             let last_pid = procfs::last_pid().ok();
-            if last_pid != self.last_pid {
-                self.last_pid = last_pid;
-                self.last_pid_since = Some(Instant::now());
-            }
-            let is_of_all = self.last_pid_since.is_some_and(|since| since.elapsed() >= SETTLING);
             self.round += 1;
             self.walk(&[], &mut Marked::new());
             self.met = Some(Instant::now());
-            self.is_complete = is_of_all && self.seen.iter().all(|seen| seen.is_settled);
+            let before = std::mem::replace(&mut self.last_pid, last_pid);
+            self.all_up_to = before.filter(|before| self.has_seen_all(*before));
         }
     }
 
-    /// Whether nobody is there who was not there, and seen, at the last [`Heirs::meet`].
+    /// Whether all have been seen for what they are who had a number when `last` was the last one, at
+    /// the meeting before this one.
+    fn has_seen_all(&self, last: u32) -> bool {
+        // Else the numbers have begun again from the bottom.
+        self.last_pid.is_some_and(|last_pid| last_pid >= last)
+            && self.seen.iter().all(|seen| seen.is_settled || seen.listed.pid > last)
+    }
+
+    /// Whether nobody is there who has not been seen for what it is.
     fn knows_everybody(&self) -> bool {
-        self.is_complete && self.last_pid.is_some() && procfs::last_pid().ok() == self.last_pid
+        self.all_up_to.is_some() && procfs::last_pid().ok() == self.all_up_to
+    }
+
+    /// Whether so few numbers were given since all were seen that a look at each of them is quicker
+    /// than a list, and whoever has one inherits nothing.
+    fn no_newcomer_inherits(&mut self, orphans: &[Orphan]) -> bool {
+        let Some(all_up_to) = self.all_up_to else { return false };
+        let mut looked_at = all_up_to;
+        loop {
+            let Ok(last) = procfs::last_pid() else { return false };
+            if last < looked_at || last - all_up_to > FEW {
+                return false;
+            }
+            if last == looked_at {
+                return true;
+            }
+            // In their order, and again while there are more: who has ended before it was looked at may
+            // have left a child.
+            if !(looked_at + 1..=last).all(|pid| self.inherits_nothing(pid, orphans)) {
+                return false;
+            }
+            looked_at = last;
+        }
+    }
+
+    /// Whether it is certain at the first look that whoever has this number is no heir.
+    fn inherits_nothing(&mut self, pid: u32, orphans: &[Orphan]) -> bool {
+        let directory = match ProcDir::open(pid) {
+            Ok(directory) => directory,
+            Err(error) => return error == Errno::NOENT,
+        };
+        match self.look_into(&directory, pid, orphans, &mut Marked::new()) {
+            Look::LockId(lock_id) => !lock_id.is_some_and(|lock_id| has(orphans, lock_id)),
+            Look::Ended | Look::Bare => false,
+        }
     }
 
     /// Whether [`Heirs::meet`] would look at anybody. Three system calls, so that an idle second needs
@@ -198,12 +238,22 @@ impl Heirs {
 
     fn look(&mut self, pid: u32, orphans: &[Orphan], marked: &mut Marked) -> Look {
         let Ok(directory) = ProcDir::open(pid) else { return Look::Ended };
+        self.look_into(&directory, pid, orphans, marked)
+    }
+
+    fn look_into(
+        &mut self,
+        directory: &ProcDir,
+        pid: u32,
+        orphans: &[Orphan],
+        marked: &mut Marked,
+    ) -> Look {
         let Ok(uid) = directory.uid() else { return Look::Ended };
         if uid != geteuid().as_raw() || pid == std::process::id() {
             return Look::LockId(None);
         }
         let mut buffer = [0; 1024];
-        let mut lock_id = facts::lock_id(&directory, &mut self.text);
+        let mut lock_id = facts::lock_id(directory, &mut self.text);
         if self.text.is_empty() {
             let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
             if stat.is_dead() {
@@ -336,8 +386,7 @@ mod tests {
         let round = heirs.round;
         // Two meetings after the last process was made; other tests make them all the time.
         let complete = |heirs: &mut Heirs| {
-            heirs.last_pid = procfs::last_pid().ok();
-            heirs.is_complete = true;
+            heirs.all_up_to = procfs::last_pid().ok();
         };
         until("nobody is new", || {
             complete(&mut heirs);
@@ -363,22 +412,54 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_of_all_only_when_the_last_number_is_the_same_for_a_while() {
-        let mut heirs = settled();
-        let meet = |heirs: &mut Heirs, since: Duration| {
+    fn all_are_seen_who_had_a_number_at_the_meeting_before() {
+        /// Meets everybody `later` than those who are known were seen first.
+        fn meet(heirs: &mut Heirs, later: Duration) -> bool {
+            let since = Instant::now().checked_sub(later).expect("it booted before");
+            heirs.seen.iter_mut().for_each(|seen| seen.since = since);
+            let before = heirs.last_pid;
             heirs.met = None;
-            heirs.last_pid = procfs::last_pid().ok();
-            heirs.last_pid_since = Instant::now().checked_sub(since);
-            heirs.seen.iter_mut().for_each(|seen| {
-                seen.since = Instant::now().checked_sub(SETTLING).expect("it booted before");
-            });
             heirs.meet();
-            heirs.is_complete
-        };
-        // Other tests make processes, so not each try can be one of all; but none is at once.
-        assert!(!meet(&mut heirs, Duration::ZERO));
-        until("it is of all", || meet(&mut heirs, SETTLING));
-        assert!(!meet(&mut heirs, SETTLING / 2));
+            before.is_some() && heirs.all_up_to == before
+        }
+        let mut heirs = Heirs::default();
+        assert!(!meet(&mut heirs, SETTLING), "it is the first meeting");
+        // Other tests make processes, and not each can be seen as soon as it has its number.
+        until("all are seen", || meet(&mut heirs, SETTLING));
+        let child = Child::start(&mut sleeper(), "sleep");
+        assert!(heirs.all_up_to < Some(child.pid()) && heirs.has_newcomers());
+        meet(&mut heirs, SETTLING);
+        assert!(heirs.all_up_to < Some(child.pid()), "it was seen once");
+        assert!(!meet(&mut heirs, Duration::ZERO), "it may get another environment");
+        until("it is seen for what it is", || meet(&mut heirs, SETTLING));
+        assert!(heirs.all_up_to >= Some(child.pid()));
+
+        heirs.last_pid = Some(u32::MAX);
+        assert!(!meet(&mut heirs, SETTLING), "the numbers have begun again");
+    }
+
+    #[test]
+    fn few_newcomers_are_looked_at_without_a_list() {
+        let lock_id = Uuid::new_v4();
+        let mut heirs = settled();
+        // Other tests make processes, and end some, all the time.
+        until("nobody else is new", || {
+            let stranger = Child::start(&mut sleeper(), "sleep");
+            heirs.all_up_to = Some(stranger.pid() - 1);
+            let round = heirs.round;
+            heirs.of(&orphans(&[lock_id])).is_empty() && heirs.round == round
+        });
+        let round = heirs.round;
+        let mut command = sleeper();
+        let child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
+        heirs.all_up_to = Some(child.pid() - 1);
+        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
+        assert_ne!(heirs.round, round, "there is an heir, so all are looked at");
+
+        let round = heirs.round;
+        heirs.all_up_to = procfs::last_pid().ok().map(|last| last - FEW - 1);
+        assert!(heirs.of(&orphans(&[Uuid::new_v4()])).is_empty());
+        assert_ne!(heirs.round, round, "these are too many");
     }
 
     /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
@@ -399,6 +480,8 @@ mod tests {
         heirs.patience = Duration::from_secs(5);
         for round in 0..200 {
             let lock_id = Uuid::new_v4();
+            // So all of them are newcomers, and few.
+            heirs.all_up_to = procfs::last_pid().ok();
             writeln!(ids, "{lock_id}").expect("it reads");
             deaths.next().expect("the first has ended").expect("a line");
             let mut orphans = orphans(&[lock_id]);
@@ -432,6 +515,7 @@ mod tests {
         let mut heirs = settled();
         first.end();
         until("another process has its pid", || {
+            heirs.all_up_to = None;
             std::fs::write("/proc/sys/kernel/ns_last_pid", (first.pid() - 1).to_string())
                 .expect("root may say which pid comes next");
             let mut command = sleeper();
