@@ -248,7 +248,8 @@ impl Coordinator {
         }
         inner.journal = Journal::Open(Box::new(store));
         // With nothing allocated no socket says anything.
-        let sweep = (inner.registry.allocation_count() > 0).then(|| inner.host.sweep());
+        let protocol = inner.registry.protocol();
+        let sweep = (inner.registry.allocation_count() > 0).then(|| inner.host.sweep(protocol));
         match sweep {
             Some(Ok(mut sweep)) => inner.registry.resume(renew_leases, &mut sweep, now()),
             None | Some(Err(_)) => inner.registry.resume(renew_leases, &mut inner.host, now()),

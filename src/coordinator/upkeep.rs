@@ -5,7 +5,6 @@ use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{Coordinator, Inner, Journal, Planned, now};
-use crate::api::Protocol;
 use crate::detect::holders::Found;
 use crate::detect::sockets::Socket;
 use crate::registry::{Moment, Process};
@@ -221,7 +220,7 @@ impl Inner {
     pub(super) fn sweep(&mut self) {
         let now = now();
         let was_blind = self.host.trouble().is_some();
-        match self.host.sweep() {
+        match self.host.sweep(self.registry.protocol()) {
             Ok(mut sweep) => {
                 self.registry.expire(&mut sweep, now);
                 self.registry.sweep(&mut sweep, now);
@@ -235,7 +234,7 @@ impl Inner {
     pub(super) fn glance(&mut self) {
         let now = now();
         let was_blind = self.host.trouble().is_some();
-        match self.host.glance(self.registry.ports(), Protocol::Both) {
+        match self.host.glance(self.registry.ports(), self.registry.protocol()) {
             Ok(mut sweep) => {
                 self.registry.expire(&mut sweep, now);
                 self.registry.refresh_all(&mut sweep, now);

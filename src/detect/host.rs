@@ -39,8 +39,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// The machine for one look at many allocations: all sockets are listed once, and no process
-    /// is looked at twice. What is known of sockets that have gone is forgotten.
+    /// The machine for one look at many allocations: all sockets of `protocol` are listed once, and
+    /// no process is looked at twice. What is known of others, or of those that have gone, is
+    /// forgotten.
     ///
     /// Its answers are of this moment, so it is to be dropped when the look is over.
     ///
@@ -48,10 +49,11 @@ impl Host {
     ///
     /// When the sockets cannot be listed: then nothing is known of any listener, and none may be
     /// called gone.
-    pub fn sweep(&mut self) -> io::Result<Sweep<'_>> {
-        let listed = all_sockets();
+    pub fn sweep(&mut self, protocol: Protocol) -> io::Result<Sweep<'_>> {
+        let listed = sockets::all(protocol);
         self.note(&listed);
-        let sockets = listed?;
+        let mut sockets = listed?;
+        sockets.sort_unstable_by_key(place);
         self.known.forget_all_but(&sockets);
         Ok(Sweep { host: self, sockets, seen: HashMap::default() })
     }
@@ -286,14 +288,7 @@ fn look(seen: &mut HashMap<Process, Option<Living>>, process: Process) -> Option
     *seen.entry(process).or_insert_with(|| process::living(process))
 }
 
-/// All sockets, by port, TCP before UDP.
-fn all_sockets() -> io::Result<Vec<Socket>> {
-    let mut sockets = sockets::all(Protocol::Tcp)?;
-    sockets.append(&mut sockets::all(Protocol::Udp)?);
-    sockets.sort_unstable_by_key(place);
-    Ok(sockets)
-}
-
+/// By port, TCP before UDP.
 fn place(socket: &Socket) -> (u16, bool) {
     (socket.local.port(), socket.protocol.has_udp())
 }

@@ -252,6 +252,12 @@ impl Registry {
         self.tables.by_port.keys().map(|(port, _)| *port)
     }
 
+    /// Of which protocol the sockets are that may say something of an allocation: of TCP always,
+    /// because a program may listen elsewhere.
+    pub fn protocol(&self) -> Protocol {
+        if self.tables.has_udp() { Protocol::Both } else { Protocol::Tcp }
+    }
+
     /// Whether the life of an allocation or an instance depends on `process`.
     pub fn involves(&self, process: Process) -> bool {
         !self.tables.owned_by(process).is_empty()

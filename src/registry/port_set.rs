@@ -16,6 +16,10 @@ impl PortSet {
     pub(super) fn contains(&self, port: u16) -> bool {
         self.0[usize::from(port >> 6)] & (1 << (port & 63)) != 0
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self.0 == [0; 1024]
+    }
 }
 
 impl Default for PortSet {

@@ -300,6 +300,11 @@ impl Tables {
         old
     }
 
+    /// Whether a port is allocated for UDP.
+    pub(super) fn has_udp(&self) -> bool {
+        !self.udp.is_empty()
+    }
+
     fn ports_mut(&mut self, transport: Transport) -> &mut PortSet {
         match transport {
             Transport::Tcp => &mut self.tcp,

@@ -142,6 +142,21 @@ fn reason(registry: &mut Registry) -> Reason {
 }
 
 #[test]
+fn sockets_of_udp_say_something_only_while_a_port_is_allocated_for_it() {
+    let (mut registry, mut machine) = (registry(), Made::default());
+    assert_eq!(registry.protocol(), Protocol::Tcp);
+    made(&mut registry, &mut machine, &request(1));
+    assert_eq!(registry.protocol(), Protocol::Tcp);
+    for (number, protocol) in [(2, Protocol::Udp), (3, Protocol::Both)] {
+        let (lock_id, _) =
+            made(&mut registry, &mut machine, &Request { protocol, ..request(number) });
+        assert_eq!(registry.protocol(), Protocol::Both);
+        registry.release(lock_id).expect("it is there");
+        assert_eq!(registry.protocol(), Protocol::Tcp);
+    }
+}
+
+#[test]
 fn a_rolled_back_handover_brings_no_dead_owner_back_to_life() {
     let (mut registry, mut machine) = (registry(), Made::default());
     let first = Request { owner: Some(implicit(7)), ..request(1) };

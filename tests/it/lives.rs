@@ -53,6 +53,26 @@ fn an_implicit_owner_that_dies_at_once_leaves_a_lease_then_the_first_listener_ho
 }
 
 #[test]
+fn a_program_that_is_bound_to_a_udp_port_holds_it_as_a_listener_does() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let answer = allocate_in_a_dying_shell(&home, "-n dns --protocol udp");
+    let lock_id = &answer["lock_id"];
+
+    let bind = "import socket, sys, time; s = socket.socket(type=socket.SOCK_DGRAM); \
+        s.bind(('127.0.0.1', int(sys.argv[1]))); print('ready', flush=True); time.sleep(600)";
+    let mut command = home.command("python3");
+    command.args(["-c", bind, &port_of(&answer).to_string()]).stdout(Stdio::piped());
+    let mut server = Running::spawn(&mut command);
+    assert_eq!(server.line(), "ready");
+    let bound = home.listens(lock_id, server.pid());
+    assert_eq!(bound["expires_at"], Value::Null, "it has taken over: {bound:#}");
+
+    server.kill();
+    home.ends_within(AT_ONCE, lock_id);
+}
+
+#[test]
 fn the_lease_of_a_dead_implicit_owner_ends_by_itself() {
     let home = Home::new();
     home.configure("default_lease = \"1s\"");
