@@ -184,13 +184,18 @@ impl Registry {
     ) -> Result<Pick, Error> {
         let mut wish_skipped = None;
         let mut assigned_taken = false;
-        for (port, origin) in search.candidates(&self.policy.overflow) {
+        let mut consider = |(port, origin)| {
+            // What is skipped without a word is most of a range that is nearly full.
+            let is_silent = origin == Origin::Pick && !request.exact;
+            if is_silent && self.tables.is_allocated(port, request.protocol) {
+                return None;
+            }
             let skip = match self.try_port(port, origin, search, machine) {
-                Ok(()) => return Ok(Pick { port, origin, wish_skipped, assigned_taken }),
+                Ok(()) => return Some(Ok((port, origin))),
                 Err(skip) => skip,
             };
             if request.exact {
-                return Err(self.unavailable((port, &skip), search, request, machine, now));
+                return Some(Err((port, skip)));
             }
             match origin {
                 Origin::Wish => {
@@ -201,8 +206,16 @@ impl Registry {
                 Origin::Assigned => assigned_taken |= skip.is_taken(),
                 Origin::Pick => {}
             }
+            None
+        };
+        // Not a loop: a chain of iterators goes through itself faster than it is gone through.
+        match search.candidates(&self.policy.overflow).find_map(&mut consider) {
+            Some(Ok((port, origin))) => Ok(Pick { port, origin, wish_skipped, assigned_taken }),
+            Some(Err((port, skip))) => {
+                Err(self.unavailable((port, &skip), search, request, machine, now))
+            }
+            None => Err(self.exhausted(&request.service_type, search.service_type)),
         }
-        Err(self.exhausted(&request.service_type, search.service_type))
     }
 
     /// The refusal of an exact request, with the port that it would get otherwise.
