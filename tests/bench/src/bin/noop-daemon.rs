@@ -1,9 +1,10 @@
 //! A daemon that does nothing: what HTTP and JSON alone cost.
 //!
-//!     noop-daemon ADDRESS:PORT BYTES [JOURNAL]
+//!     noop-daemon ADDRESS:PORT|SOCKET BYTES [JOURNAL]
 //!
 //! Serves one POST route, and any path: parses the body of an allocation and answers as many bytes
-//! as an allocation's answer has. Where systemd handed over a socket, it serves that.
+//! as an allocation's answer has. SOCKET is the path of a unix socket. Where systemd handed over a
+//! socket, it serves that.
 //!
 //! With a journal it still decides nothing, and makes the system calls that an allocation and its
 //! release can't do without, in turn: the bind probe, and an append to a file that is looked at
@@ -12,7 +13,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -29,6 +30,7 @@ use hyper_util::rt::TokioIo;
 use listenfd::ListenFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service as _;
 
 /// The body of `POST /allocate`.
@@ -104,23 +106,29 @@ impl Calls {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(address), Some(bytes)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: noop-daemon ADDRESS:PORT BYTES [JOURNAL]".into());
+        return Err("usage: noop-daemon ADDRESS:PORT|SOCKET BYTES [JOURNAL]".into());
     };
     let calls = arguments.next().map(|journal| Calls::open(&journal)).transpose()?;
     // A JSON string is as good as any answer.
     let text = format!("\"{}\"", "x".repeat(bytes.parse::<usize>()? - 2));
     let app = Arc::new(App { answer: text, calls });
+    let router = Router::new().route("/{*any}", post(answer)).with_state(app);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if address.starts_with('/') {
+        return runtime.block_on(serve_unix(UnixListener::bind(address)?, router));
+    }
     let listener = match ListenFd::from_env().take_tcp_listener(0)? {
         Some(handed_over) => handed_over,
         None => TcpListener::bind(address)?,
     };
-    listener.set_nonblocking(true)?;
-    let router = Router::new().route("/{*any}", post(answer)).with_state(app);
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build()?.block_on(serve(listener, router))
+    runtime.block_on(serve_tcp(listener, router))
 }
 
-async fn serve(listener: TcpListener, router: Router) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+) -> Result<(), Box<dyn std::error::Error>> {
+    listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // Its unit waits for that (sd_notify(3)).
     if let Some(manager) = std::env::var_os("NOTIFY_SOCKET") {
@@ -129,14 +137,28 @@ async fn serve(listener: TcpListener, router: Router) -> Result<(), Box<dyn std:
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let router = router.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let mut router = router.clone();
-                async move { router.call(request.map(Body::new)).await }
-            });
-            // Who goes away in the middle is no fault.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
+        tokio::spawn(answer_all(stream, router.clone()));
     }
+}
+
+async fn serve_unix(
+    listener: UnixListener,
+    router: Router,
+) -> Result<(), Box<dyn std::error::Error>> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(answer_all(stream, router.clone()));
+    }
+}
+
+/// Answers all requests of one client.
+async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut router = router.clone();
+        async move { router.call(request.map(Body::new)).await }
+    });
+    // Who goes away in the middle is no fault.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

@@ -69,7 +69,7 @@ fn shown(loads: &[Load]) -> String {
 }
 
 /// How many bytes an allocation's answer has.
-fn answer_size(site: &Site, owners: &[Running]) -> usize {
+pub(super) fn answer_size(site: &Site, owners: &[Running]) -> usize {
     let body = json!({"service_type": "dev", "process_id": owners[0].pid()}).to_string();
     let size = site.client().ask("POST", "/allocate", &body).accepted().body.len();
     site.clear();

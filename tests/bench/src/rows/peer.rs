@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::Plan;
 use crate::figures::{Bar, Row, Times, median, ratio};
 use crate::http::Client;
+use crate::rows::load::answer_size;
 use crate::site::{Running, Site, owners, until};
 
 /// One round: allocations a second, and how long each took.
@@ -24,13 +25,15 @@ struct Round {
 pub fn rows(plan: &Plan) -> Vec<Row> {
     let owners = owners(plan.scaled(1000));
     let count = plan.scaled(4000);
+    let size = answer_size(&Site::started(&plan.styxy), &owners);
     let mut rows = Vec::new();
     for clients in [1, 16] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.rounds {
             // The same ports for both, and an empty list: portserver has no release.
             ours.push(styxy(plan, clients, count, &owners));
             theirs.push(portserver(plan, clients, count, &owners));
+            bare.push(noop(plan, size, clients, count, &owners));
         }
         let all = |rounds: &[Round], figure: fn(&Round) -> f64| {
             rounds.iter().map(figure).collect::<Vec<_>>()
@@ -60,8 +63,31 @@ pub fn rows(plan: &Plan) -> Vec<Row> {
             unit: " of the time",
             bar: Bar::AtMost(0.2),
         });
+        // What waiting for a processor and for each other leaves of it.
+        rows.push(Row {
+            work: format!("the same, p99, by a no-op, {clients} clients"),
+            measured: shown(&bare),
+            figure: ratio(&all(&bare, p99), &all(&theirs, p99)),
+            unit: " of the time",
+            bar: Bar::None,
+        });
     }
     rows
+}
+
+/// The daemon that does nothing, on a unix socket as ours.
+fn noop(plan: &Plan, size: usize, clients: usize, count: usize, owners: &[Running]) -> Round {
+    let folder = TempDir::new().expect("a folder");
+    let socket = folder.path().join("noop.sock");
+    let _daemon = Running::spawn(
+        std::process::Command::new(&plan.noop_daemon)
+            .arg(&socket)
+            .arg(size.to_string())
+            .stdout(Stdio::null()),
+    );
+    until(|| UnixStream::connect(&socket).ok());
+    let client = || Client::new(&socket).expect("it is there");
+    share((0..clients).map(|_| client()).collect(), count, owners)
 }
 
 fn styxy(plan: &Plan, clients: usize, count: usize, owners: &[Running]) -> Round {
