@@ -122,9 +122,8 @@ pub(super) fn open(dir: &Path, boot_id: &str, notices: &mut Vec<String>) -> io::
     let (journal, kept) = replace(dir, boot_id, &changes, damage.is_some())?;
     if let (Some(damage), Some(kept)) = (damage, kept) {
         notices.push(format!(
-            "{name} {damage}. It is kept as {}, and {} changes of it are used.",
-            kept.display(),
-            changes.len()
+            "{name} {damage}. It is kept as {}, and what else it says is used.",
+            kept.display()
         ));
     }
     sync_dir(dir)?;

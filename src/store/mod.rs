@@ -72,7 +72,8 @@ pub enum OpenError {
 /// What a replay found.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The changes, oldest first.
+    /// The changes, oldest first: of an allocation only the last one, and nothing of one that has
+    /// ended.
     pub changes: Vec<Change>,
     /// They were written in an earlier boot: allocations and instances are void.
     pub rebooted: bool,
