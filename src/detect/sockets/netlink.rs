@@ -46,8 +46,7 @@ const SOCKET_ID_BYTES: usize = 48;
 
 /// The rows that `query` asks for, of both families.
 pub(super) fn rows(query: Query<'_>) -> io::Result<Vec<Row>> {
-    let mut conversation = Conversation::open()?;
-    let mut rows = conversation.both_families(query)?;
+    let mut rows = both_families(query, Conversation::open)?;
     // The kernel's walk over bound sockets that neither listen nor connect takes no notice of the
     // port (Linux 6.8 to 6.18).
     if let Ports::One(port) = query.ports {
@@ -92,6 +91,30 @@ pub(super) fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Opti
         Some(Err(error)) => Err(error),
         Some(Ok((_, Message::End(Ok(()))))) | None => Err(malformed("sock_diag sent no answer")),
     }
+}
+
+/// The rows of both families.
+///
+/// The kernel walks its whole tables for each dump, so TCP is asked for both at once, as that can only
+/// be with the older request: half the time where there are thousands of sockets.
+fn both_families(
+    query: Query<'_>,
+    mut open: impl FnMut() -> io::Result<Conversation>,
+) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let ipv4 = query.request(AF_INET);
+    if query.protocol.has_tcp()
+        && let Some(both) = older(&ipv4)
+        && open()?.dump(&both, &mut rows).is_ok()
+    {
+        return Ok(rows);
+    }
+    // A kernel that is not Linux's own may not know it. What else is wrong, this says too.
+    rows.clear();
+    let mut conversation = open()?;
+    conversation.dump(&ipv4, &mut rows)?;
+    conversation.dump(&query.request(AF_INET6), &mut rows)?;
+    Ok(rows)
 }
 
 impl Query<'_> {
@@ -188,26 +211,6 @@ impl Conversation {
             return Err(malformed(format!("sock_diag sent a datagram of {length} bytes")));
         }
         Ok(Messages { rest: &self.buffer })
-    }
-
-    /// The rows of both families.
-    ///
-    /// The kernel walks its whole tables for each dump, so TCP is asked for both at once, as that
-    /// can only be with the older request: half the time where there are thousands of sockets.
-    fn both_families(&mut self, query: Query<'_>) -> io::Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        let ipv4 = query.request(AF_INET);
-        if query.protocol.has_tcp()
-            && let Some(both) = older(&ipv4)
-            && self.dump(&both, &mut rows).is_ok()
-        {
-            return Ok(rows);
-        }
-        // A kernel that is none of Linux may not know it. What else is wrong, this says too.
-        rows.clear();
-        self.dump(&ipv4, &mut rows)?;
-        self.dump(&query.request(AF_INET6), &mut rows)?;
-        Ok(rows)
     }
 
     /// Adds the rows of a dump.
@@ -384,7 +387,10 @@ mod tests {
     fn one_dump_has_both_families_and_says_the_same() {
         let ask = |query: Query<'_>| {
             let mut conversation = Conversation::open().expect("netlink");
-            conversation.both_families(query).expect("rows")
+            let mut rows = Vec::new();
+            let both = older(&query.request(AF_INET)).expect("a request");
+            conversation.dump(&both, &mut rows).expect("this kernel knows it");
+            rows
         };
         let each = |query: Query<'_>| {
             let mut conversation = Conversation::open().expect("netlink");
@@ -417,20 +423,25 @@ mod tests {
 
     #[test]
     fn who_does_not_know_the_older_request_is_asked_for_each_family() {
-        let refused = done(0, -Errno::OPNOTSUPP.raw_os_error());
-        let answers = [refused, [row(1), done(0, 0)].concat(), [row(2), done(0, 0)].concat()];
-        let (mut conversation, kernel) = conversation(&answers);
-        let rows = conversation.both_families(LISTENING).expect("rows");
-        assert_eq!(rows.iter().map(|row| row.local.port()).collect::<Vec<_>>(), [1, 2]);
-        let mut types = Vec::new();
-        for _ in 0..answers.len() {
-            let mut request = [0; 256];
-            let length = kernel.recv(&mut request).expect("a request");
-            let said = u32::from_ne_bytes(request[..4].try_into().expect("four bytes"));
-            assert_eq!(usize::try_from(said).expect("small"), length);
-            types.push(u16::from_ne_bytes([request[4], request[5]]));
+        let each = [[row(1), done(0, 0)].concat(), [row(2), done(0, 0)].concat()];
+        let refused = [done(0, -Errno::OPNOTSUPP.raw_os_error())];
+        let broken = [row(1)[..40].to_vec(), [row(3), done(0, 0)].concat()];
+        for first in [&refused[..], &broken] {
+            let (first, first_kernel) = conversation(first);
+            let (second, kernel) = conversation(&each);
+            let mut conversations = [first, second].into_iter();
+            let open = || Ok(conversations.next().expect("two are enough"));
+            let rows = both_families(LISTENING, open).expect("rows");
+            assert_eq!(rows.iter().map(|row| row.local.port()).collect::<Vec<_>>(), [1, 2]);
+            let types = [&first_kernel, &kernel, &kernel].map(|kernel| {
+                let mut request = [0; 256];
+                let length = kernel.recv(&mut request).expect("a request");
+                let said = u32::from_ne_bytes(request[..4].try_into().expect("four bytes"));
+                assert_eq!(usize::try_from(said).expect("small"), length);
+                u16::from_ne_bytes([request[4], request[5]])
+            });
+            assert_eq!(types, [TCPDIAG_GETSOCK, SOCK_DIAG_BY_FAMILY, SOCK_DIAG_BY_FAMILY]);
         }
-        assert_eq!(types, [TCPDIAG_GETSOCK, SOCK_DIAG_BY_FAMILY, SOCK_DIAG_BY_FAMILY]);
     }
 
     #[test]
