@@ -108,7 +108,11 @@ impl Heirs {
     /// A process in the middle of execve(2) is looked at again. Where one has ended that was looked at,
     /// so is everybody who came meanwhile: it may have gone to the background just then, as its child.
     pub fn of(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Identified> {
-        let may_inherit = |seen: &Seen| seen.lock_id.is_some_and(|it| has(orphans, it));
+        // The owner of an orphan has its lock id, too, if `styxy run` started it.
+        let inherits = |seen: &Seen, orphan: &Orphan| {
+            seen.lock_id == Some(orphan.lock_id) && seen.listed.pid != orphan.owner.pid
+        };
+        let may_inherit = |seen: &Seen| orphans.iter().any(|orphan| inherits(seen, orphan));
         if !self.seen.iter().any(may_inherit) && self.no_newcomer_inherits(orphans) {
             return HashMap::new();
         }
@@ -158,7 +162,9 @@ impl Heirs {
     /// Whether so few numbers were given since all were seen that a look at each of them is quicker
     /// than a list, and whoever has one inherits nothing.
     fn no_newcomer_inherits(&mut self, orphans: &[Orphan]) -> bool {
-        let Some(all_up_to) = self.all_up_to else { return false };
+        // Where nobody has met anybody for long, all numbers may have been given since.
+        let is_recent = self.met.is_some_and(|met| met.elapsed() < LISTING);
+        let Some(all_up_to) = self.all_up_to.filter(|_| is_recent) else { return false };
         let mut looked_at = all_up_to;
         loop {
             let Ok(last) = procfs::last_pid() else { return false };
@@ -183,9 +189,16 @@ impl Heirs {
             Ok(directory) => directory,
             Err(error) => return error == Errno::NOENT,
         };
-        match self.look_into(&directory, pid, orphans, &mut Marked::new()) {
-            Look::LockId(lock_id) => !lock_id.is_some_and(|lock_id| has(orphans, lock_id)),
-            Look::Ended | Look::Bare => false,
+        let mut buffer = [0; 1024];
+        match directory.stat(&mut buffer) {
+            // It may be on its way to execve(2) with another environment than its parent's. That of a
+            // thread is its process's, which has a number of its own.
+            Ok(stat) if stat.is_forked() => stat.is_kernel_thread() || process::is_thread(pid),
+            Ok(_) => match self.look_into(&directory, pid, orphans, &mut Marked::new()) {
+                Look::LockId(lock_id) => !lock_id.is_some_and(|lock_id| has(orphans, lock_id)),
+                Look::Ended | Look::Bare => false,
+            },
+            Err(_) => false,
         }
     }
 
@@ -199,10 +212,15 @@ impl Heirs {
     /// Lists the processes, and looks at those of which nothing is sure and at those that may be
     /// heirs. Whether nobody was between one program and the next.
     fn walk(&mut self, orphans: &[Orphan], marked: &mut Marked) -> bool {
+        let Ok(processes) = procfs::processes() else {
+            // Out of descriptors: nothing is known of who is there by now, nor sure of who was.
+            self.all_up_to = None;
+            self.last_pid = None;
+            return false;
+        };
         let mut before = std::mem::take(&mut self.seen).into_iter().peekable();
         let mut is_complete = true;
-        // Without /proc none can be seen.
-        for listed in procfs::processes().unwrap_or_default() {
+        for listed in processes {
             while before.next_if(|seen| seen.listed.pid < listed.pid).is_some() {}
             let known = before.next_if(|seen| seen.listed == listed);
             let known = match known {
@@ -312,6 +330,7 @@ fn eldest(marked: &mut Marked) -> HashMap<Uuid, Identified> {
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::process::{Command, Stdio};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::*;
     use crate::detect::testing::{Child, sleeper, until};
@@ -346,6 +365,13 @@ mod tests {
         });
         drop(second);
         assert!(Heirs::default().of(&orphans(&[lock_id])).is_empty());
+    }
+
+    /// Held by who sets the number that comes next, and by who relies on higher ones coming later.
+    static NUMBERS: Mutex<()> = Mutex::new(());
+
+    fn numbers() -> MutexGuard<'static, ()> {
+        NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As if everybody had been met long ago.
@@ -422,6 +448,7 @@ mod tests {
             heirs.meet();
             before.is_some() && heirs.all_up_to == before
         }
+        let _rising = numbers();
         let mut heirs = Heirs::default();
         assert!(!meet(&mut heirs, SETTLING), "it is the first meeting");
         // Other tests make processes, and not each can be seen as soon as it has its number.
@@ -440,6 +467,7 @@ mod tests {
 
     #[test]
     fn few_newcomers_are_looked_at_without_a_list() {
+        let _rising = numbers();
         let lock_id = Uuid::new_v4();
         let mut heirs = settled();
         // Other tests make processes, and end some, all the time.
@@ -460,6 +488,41 @@ mod tests {
         heirs.all_up_to = procfs::last_pid().ok().map(|last| last - FEW - 1);
         assert!(heirs.of(&orphans(&[Uuid::new_v4()])).is_empty());
         assert_ne!(heirs.round, round, "these are too many");
+    }
+
+    #[test]
+    fn a_newcomer_is_sure_to_inherit_nothing_once_it_runs_a_program_without_the_lock_id() {
+        let lock_id = Uuid::new_v4();
+        let orphans = orphans(&[lock_id]);
+        let mut heirs = Heirs::default();
+        let stranger = Child::start(&mut sleeper(), "sleep");
+        assert!(heirs.inherits_nothing(stranger.pid(), &orphans));
+        let mut command = sleeper();
+        let marked = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
+        assert!(!heirs.inherits_nothing(marked.pid(), &orphans));
+
+        let mut shell = Command::new("sh");
+        // What is in the background reads from /dev/null unless it is told otherwise.
+        shell.args(["-c", "(read -r line <&3; :) 3<&0 & echo $!; wait"]);
+        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
+        let mut line = String::new();
+        let mut output = BufReader::new(shell.stdout.take().expect("a pipe"));
+        output.read_line(&mut line).expect("a line");
+        let forked = line.trim().parse().expect("a pid");
+        assert!(!heirs.inherits_nothing(forked, &orphans), "it may yet run another program");
+        shell.kill().expect("it is ours");
+        shell.wait().expect("it is ours");
+
+        let (say, said) = std::sync::mpsc::channel();
+        let (done, end) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            say.send(rustix::thread::gettid()).expect("somebody listens");
+            end.recv().expect_err("nobody sends");
+        });
+        let thread_id = said.recv().expect("its number").as_raw_pid().unsigned_abs();
+        assert!(heirs.inherits_nothing(thread_id, &orphans), "its process has a number of its own");
+        drop(done);
+        thread.join().expect("it ends");
     }
 
     /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
@@ -510,6 +573,7 @@ mod tests {
         if !geteuid().is_root() {
             return skip("only root can choose a pid");
         }
+        let _set = numbers();
         let lock_id = Uuid::new_v4();
         let mut first = Child::start(&mut sleeper(), "sleep");
         let mut heirs = settled();

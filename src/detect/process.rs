@@ -108,7 +108,7 @@ fn look(pid: u32) -> rustix::io::Result<(u64, u32, bool)> {
 
 /// Whether `pid` is the id of a thread that is not its process's first: /proc shows it, though it
 /// does not list it.
-fn is_thread(pid: u32) -> bool {
+pub(super) fn is_thread(pid: u32) -> bool {
     let mut status = Vec::new();
     let read =
         ProcDir::open(pid).and_then(|directory| directory.read(c"status", 4096, &mut status));

@@ -63,6 +63,12 @@ impl<'b> Stat<'b> {
         self.flags & 0x0020_0000 != 0
     }
 
+    /// Whether it has called no execve(2) since it was made, as every thread: PF_FORKNOEXEC of the
+    /// same file.
+    pub(super) fn is_forked(&self) -> bool {
+        self.flags & 0x0000_0040 != 0
+    }
+
     /// Whether its first thread has ended and others live: then `/proc/PID/{fd,cwd,environ}` are
     /// empty, and only those of the other threads tell.
     fn is_leaderless(&self) -> bool {
