@@ -248,7 +248,7 @@ impl Coordinator {
         }
         inner.journal = Journal::Open(Box::new(store));
         // With nothing allocated no socket says anything.
-        let protocol = inner.registry.protocol();
+        let protocol = inner.registry.protocol_to_watch();
         let sweep = (inner.registry.allocation_count() > 0).then(|| inner.host.sweep(protocol));
         match sweep {
             Some(Ok(mut sweep)) => inner.registry.resume(renew_leases, &mut sweep, now()),

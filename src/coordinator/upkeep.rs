@@ -220,7 +220,7 @@ impl Inner {
     pub(super) fn sweep(&mut self) {
         let now = now();
         let was_blind = self.host.trouble().is_some();
-        match self.host.sweep(self.registry.protocol()) {
+        match self.host.sweep(self.registry.protocol_to_watch()) {
             Ok(mut sweep) => {
                 self.registry.expire(&mut sweep, now);
                 self.registry.sweep(&mut sweep, now);
@@ -234,7 +234,7 @@ impl Inner {
     pub(super) fn glance(&mut self) {
         let now = now();
         let was_blind = self.host.trouble().is_some();
-        match self.host.glance(self.registry.ports(), self.registry.protocol()) {
+        match self.host.glance(self.registry.ports(), self.registry.protocol_to_watch()) {
             Ok(mut sweep) => {
                 self.registry.expire(&mut sweep, now);
                 self.registry.refresh_all(&mut sweep, now);

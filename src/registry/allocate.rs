@@ -208,7 +208,7 @@ impl Registry {
             }
             None
         };
-        // Not a loop: a chain of iterators goes through itself faster than it is gone through.
+        // Not a loop, in which each port would be asked for through the whole chain of iterators.
         match search.candidates(&self.policy.overflow).find_map(&mut consider) {
             Some(Ok((port, origin))) => Ok(Pick { port, origin, wish_skipped, assigned_taken }),
             Some(Err((port, skip))) => {

@@ -254,7 +254,7 @@ impl Registry {
 
     /// Of which protocol the sockets are that may say something of an allocation: of TCP always,
     /// because a program may listen elsewhere.
-    pub fn protocol(&self) -> Protocol {
+    pub fn protocol_to_watch(&self) -> Protocol {
         if self.tables.has_udp() { Protocol::Both } else { Protocol::Tcp }
     }
 

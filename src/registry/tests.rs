@@ -144,15 +144,15 @@ fn reason(registry: &mut Registry) -> Reason {
 #[test]
 fn sockets_of_udp_say_something_only_while_a_port_is_allocated_for_it() {
     let (mut registry, mut machine) = (registry(), Made::default());
-    assert_eq!(registry.protocol(), Protocol::Tcp);
+    assert_eq!(registry.protocol_to_watch(), Protocol::Tcp);
     made(&mut registry, &mut machine, &request(1));
-    assert_eq!(registry.protocol(), Protocol::Tcp);
+    assert_eq!(registry.protocol_to_watch(), Protocol::Tcp);
     for (number, protocol) in [(2, Protocol::Udp), (3, Protocol::Both)] {
         let (lock_id, _) =
             made(&mut registry, &mut machine, &Request { protocol, ..request(number) });
-        assert_eq!(registry.protocol(), Protocol::Both);
+        assert_eq!(registry.protocol_to_watch(), Protocol::Both);
         registry.release(lock_id).expect("it is there");
-        assert_eq!(registry.protocol(), Protocol::Tcp);
+        assert_eq!(registry.protocol_to_watch(), Protocol::Tcp);
     }
 }
 
