@@ -8,7 +8,7 @@ use rustix::thread::{Uid, set_thread_res_uid};
 use styxy::store::{OpenError, Store};
 use tempfile::TempDir;
 
-use super::samples::{assignment, every_kind, released};
+use super::samples::{assignment, every_kind, removed, said};
 use super::{open, reopened, sample, try_open};
 use crate::support::Tmpfs;
 
@@ -18,7 +18,7 @@ fn journal(dir: &Path) -> Vec<u8> {
 
 /// More than the few pages that a test leaves on a disk: it stops in the middle of a line.
 fn too_much() -> Vec<styxy::registry::Change> {
-    (1000..1500).map(released).collect()
+    (1000..1500).map(removed).collect()
 }
 
 /// A disk with a journal of every kind of change and 12 KiB of room.
@@ -39,11 +39,11 @@ fn a_full_disk_takes_all_of_an_append_or_nothing() {
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert_eq!(journal(disk.path()), before, "it is cut back at once");
     }
-    store.append(&[released(1)]).expect("there is room for one line");
+    store.append(&[removed(1)]).expect("there is room for one line");
     disk.free();
     store.append(&too_much()).expect("room on the disk");
     drop(store);
-    let all = [every_kind(), vec![released(1)], too_much()].concat();
+    let all = said(&[every_kind(), vec![removed(1)], too_much()].concat());
     assert_eq!(reopened(disk.path()), all);
 }
 
@@ -53,13 +53,13 @@ fn what_was_deferred_is_written_first_when_there_is_room() {
     let Some((disk, mut store)) = full_disk() else { return };
     store.append_or_defer(&too_much()).expect_err("the disk is full");
     store.append_or_defer(&[assignment(3000)]).expect_err("it would overtake what is deferred");
-    store.append(&[released(2)]).expect_err("it would overtake what is deferred");
+    store.append(&[removed(2)]).expect_err("it would overtake what is deferred");
     store.sync().expect_err("what is deferred is not safe");
     disk.free();
-    store.append(&[released(3)]).expect("room on the disk");
+    store.append(&[removed(3)]).expect("room on the disk");
     store.sync().expect("nothing is deferred now");
     drop(store);
-    let all = [every_kind(), too_much(), vec![assignment(3000), released(3)]].concat();
+    let all = said(&[every_kind(), too_much(), vec![assignment(3000), removed(3)]].concat());
     assert_eq!(reopened(disk.path()), all);
 }
 
@@ -72,7 +72,7 @@ fn a_sync_writes_what_was_deferred() {
     disk.free();
     store.sync().expect("room on the disk");
     drop(store);
-    assert_eq!(reopened(disk.path()), [every_kind(), too_much()].concat());
+    assert_eq!(reopened(disk.path()), said(&[every_kind(), too_much()].concat()));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_sync_sees_when_there_is_room_again_and_leaves_nothing_behind() {
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert!(store.refusal().is_some_and(|reason| reason.contains("space")), "{store:?}");
     }
-    store.append(&[released(1)]).expect("there is room for one line");
+    store.append(&[removed(1)]).expect("there is room for one line");
     assert_eq!(store.refusal(), None, "the last write was taken");
     store.append(&too_much()).expect_err("the disk is full");
     let before = journal(disk.path());
@@ -93,7 +93,7 @@ fn a_sync_sees_when_there_is_room_again_and_leaves_nothing_behind() {
     assert_eq!(store.refusal(), None);
     assert_eq!(journal(disk.path()), before);
     drop(store);
-    assert_eq!(reopened(disk.path()), [every_kind(), vec![released(1)]].concat());
+    assert_eq!(reopened(disk.path()), said(&[every_kind(), vec![removed(1)]].concat()));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_healthy_journal_opens_on_a_full_disk() {
     disk.free();
     disk.fill(0);
     let (mut store, loaded) = open(disk.path());
-    assert_eq!((loaded.changes, loaded.notices), (every_kind(), Vec::new()));
+    assert_eq!((loaded.changes, loaded.notices), (said(&every_kind()), Vec::new()));
     drop(store);
 
     // Not even the lock file can be written.
@@ -111,11 +111,11 @@ fn a_healthy_journal_opens_on_a_full_disk() {
     disk.fill(0);
     let loaded;
     (store, loaded) = open(disk.path());
-    assert_eq!(loaded.changes, every_kind());
+    assert_eq!(loaded.changes, said(&every_kind()));
     let [notice] = &loaded.notices[..] else { panic!("one notice, not {:?}", loaded.notices) };
     assert!(notice.contains("daemon.lock does not say who holds it"), "{notice}");
     disk.free();
-    store.append(&[released(1)]).expect("room on the disk");
+    store.append(&[removed(1)]).expect("room on the disk");
 }
 
 #[test]
@@ -124,10 +124,10 @@ fn a_compaction_that_finds_no_room_leaves_the_old_journal_in_use() {
     let error = store.compact(too_much()).expect_err("the disk is full");
     assert_eq!(error.kind(), ErrorKind::StorageFull);
     assert!(!disk.path().join("state.jsonl.new").exists());
-    store.append(&[released(1)]).expect("there is room for one line");
+    store.append(&[removed(1)]).expect("there is room for one line");
     disk.free();
     drop(store);
-    assert_eq!(reopened(disk.path()), [every_kind(), vec![released(1)]].concat());
+    assert_eq!(reopened(disk.path()), said(&[every_kind(), vec![removed(1)]].concat()));
 }
 
 /// The daemon tries again and again; that must not leave a copy of the damage each time.
@@ -149,7 +149,7 @@ fn a_damaged_journal_waits_for_room() {
     let count = fs::read_dir(disk.path()).expect("a directory").count();
     assert_eq!(count, 3, "the journal, the lock and the filler");
     disk.free();
-    assert_eq!(open(disk.path()).1.changes, every_kind());
+    assert_eq!(open(disk.path()).1.changes, said(&every_kind()));
 }
 
 #[test]
@@ -198,19 +198,19 @@ fn a_deleted_directory_is_noticed_and_made_anew() {
     store.sync().expect("all is well");
     fs::remove_dir_all(home.path().join("styxy")).expect("our directory");
 
-    let error = store.append(&[released(1)]).expect_err("it would be lost");
+    let error = store.append(&[removed(1)]).expect_err("it would be lost");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(store.wants_compaction(1000));
-    store.append_or_defer(&[released(2)]).expect_err("it would be lost");
+    store.append_or_defer(&[removed(2)]).expect_err("it would be lost");
     store.sync().expect_err("nothing is there to be synced");
 
     store.compact(every_kind()).expect("room on the disk");
-    store.append(&[released(3)]).expect("room on the disk");
+    store.append(&[removed(3)]).expect("room on the disk");
     store.sync().expect("all is well again");
     assert!(!store.wants_compaction(1000));
     assert!(matches!(try_open(&dir), Err(OpenError::Locked { .. })), "the new lock is held too");
     drop(store);
-    assert_eq!(reopened(&dir), [every_kind(), vec![released(3)]].concat());
+    assert_eq!(reopened(&dir), said(&[every_kind(), vec![removed(3)]].concat()));
 }
 
 #[test]
@@ -227,11 +227,11 @@ fn a_journal_that_was_replaced_or_changed_is_kept_beside() {
         let dir = sample();
         let (mut store, _) = open(dir.path());
         meddle(&dir.path().join("state.jsonl"));
-        store.append(&[released(1)]).expect_err("another program's file");
+        store.append(&[removed(1)]).expect_err("another program's file");
         store.compact([assignment(3000)]).expect("room on the disk");
-        store.append(&[released(1)]).expect("room on the disk");
+        store.append(&[removed(1)]).expect("room on the disk");
         drop(store);
-        assert_eq!(reopened(dir.path()), [assignment(3000), released(1)]);
+        assert_eq!(reopened(dir.path()), [assignment(3000), removed(1)]);
         let mut entries = fs::read_dir(dir.path()).expect("a directory");
         let kept = entries.find_map(|entry| {
             let path = entry.expect("an entry").path();

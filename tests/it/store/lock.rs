@@ -11,7 +11,7 @@ use std::time::Duration;
 use styxy::store::{LockHolder, OpenError, Store, lock_holder};
 use tempfile::TempDir;
 
-use super::samples::{assignment, every_kind, released};
+use super::samples::{assignment, every_kind, removed, said};
 use super::{BOOT, holder, open, reopened, sample, try_open};
 
 /// Another process that has the lock of `dir`. It has it when this returns.
@@ -60,7 +60,7 @@ fn a_killed_holder_is_nobody() {
     other.kill().expect("our child");
     other.wait().expect("our child");
     assert_eq!(lock_holder(dir.path()), None);
-    assert_eq!(reopened(dir.path()), every_kind());
+    assert_eq!(reopened(dir.path()), said(&every_kind()));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn who_waits_gets_it_when_the_holder_goes() {
         is_waiting.recv().expect("it waits");
         other.kill().expect("our child");
         let (_store, loaded) = next.join().expect("no panic").expect("it was let go");
-        assert_eq!(loaded.changes, every_kind());
+        assert_eq!(loaded.changes, said(&every_kind()));
     });
     other.wait().expect("our child");
 }
@@ -150,13 +150,13 @@ fn a_lock_that_another_took_is_respected() {
     let (mut first, _) = open(dir.path());
     fs::remove_file(dir.path().join("daemon.lock")).expect("our file");
     let (mut second, _) = open(dir.path());
-    second.append(&[released(1)]).expect("room on the disk");
-    let error = first.append(&[released(2)]).expect_err("the journal has grown");
+    second.append(&[removed(1)]).expect("room on the disk");
+    let error = first.append(&[removed(2)]).expect_err("the journal has grown");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let error = first.compact([assignment(3000)]).expect_err("another has the lock");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     drop((first, second));
-    assert_eq!(reopened(dir.path()), [every_kind(), vec![released(1)]].concat());
+    assert_eq!(reopened(dir.path()), said(&[every_kind(), vec![removed(1)]].concat()));
 }
 
 #[test]

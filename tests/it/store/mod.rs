@@ -15,7 +15,7 @@ use styxy::registry::Change;
 use styxy::store::{Loaded, LockHolder, OpenError, Store};
 use tempfile::TempDir;
 
-use samples::{assignment, every_kind, released};
+use samples::{assignment, every_kind, removed, said};
 
 const BOOT: &str = "0d1c5f5e-9a51-4d64-8a39-5b2f7f6a3c01";
 
@@ -70,7 +70,7 @@ fn every_change_comes_back_in_its_order() {
         store.append(changes).expect("room on the disk");
     }
     drop(store);
-    assert_eq!(reopened(dir.path()), every_kind());
+    assert_eq!(reopened(dir.path()), said(&every_kind()));
 }
 
 /// The fixture was written by the first version, and is never written again.
@@ -80,7 +80,7 @@ fn a_journal_of_format_1_opens_for_ever() {
     let journal = include_bytes!("../fixtures/journal-format-1.jsonl");
     fs::write(dir.path().join("state.jsonl"), journal).expect("a new file");
     let (_store, loaded) = open(dir.path());
-    assert_eq!(loaded.changes, every_kind());
+    assert_eq!(loaded.changes, said(&every_kind()));
     assert!(!loaded.rebooted);
     assert_eq!(loaded.notices, [""; 0]);
 }
@@ -121,7 +121,7 @@ fn another_boot_is_said_until_something_is_written() {
     for _ in 0..2 {
         let (_store, loaded) = open_in(dir.path(), "next boot");
         assert!(loaded.rebooted);
-        assert_eq!(loaded.changes, every_kind());
+        assert_eq!(loaded.changes, said(&every_kind()));
     }
 }
 
@@ -132,15 +132,15 @@ fn what_is_appended_after_a_boot_is_of_that_boot() {
     let dir = sample();
     let next = || open_in(dir.path(), "next boot");
     let (mut store, _) = next();
-    store.append(&[released(1)]).expect("room on the disk");
-    store.append(&[released(2)]).expect("room on the disk");
+    store.append(&[removed(1)]).expect("room on the disk");
+    store.append(&[removed(2)]).expect("room on the disk");
     drop(store);
 
     let mut expected = every_kind();
     expected.retain(|change| {
         matches!(change, Change::Assignment(_) | Change::AssignmentRemoved { .. })
     });
-    expected.extend([released(1), released(2)]);
+    expected.extend([removed(1), removed(2)]);
     let (mut store, loaded) = next();
     assert!(!loaded.rebooted);
     assert_eq!((loaded.changes, loaded.notices), (expected, Vec::new()));
@@ -156,9 +156,9 @@ fn compaction_leaves_the_snapshot_alone_and_appends_go_on() {
     let dir = sample();
     let (mut store, _) = open(dir.path());
     store.compact([assignment(3000), assignment(3001)]).expect("room on the disk");
-    store.append(&[released(1)]).expect("room on the disk");
+    store.append(&[removed(1)]).expect("room on the disk");
     drop(store);
-    assert_eq!(reopened(dir.path()), [assignment(3000), assignment(3001), released(1)]);
+    assert_eq!(reopened(dir.path()), [assignment(3000), assignment(3001), removed(1)]);
     assert_eq!(mode(&dir.path().join("state.jsonl")), 0o600);
 }
 
@@ -166,7 +166,7 @@ fn compaction_leaves_the_snapshot_alone_and_appends_go_on() {
 fn a_journal_wants_compaction_when_little_of_it_lives() {
     let dir = TempDir::new().expect("a temporary directory");
     let (mut store, _) = open(dir.path());
-    let many: Vec<_> = (0..5000).map(released).collect();
+    let many: Vec<_> = (0..5000).map(removed).collect();
     store.append(&many).expect("room on the disk");
     assert!(!store.wants_compaction(1000));
     assert!(store.wants_compaction(1));
@@ -183,7 +183,7 @@ fn a_journal_wants_compaction_when_little_of_it_lives() {
 fn an_unfinished_compaction_is_forgotten() {
     let dir = sample();
     fs::write(dir.path().join("state.jsonl.new"), "{\"jour").expect("a new file");
-    assert_eq!(reopened(dir.path()), every_kind());
+    assert_eq!(reopened(dir.path()), said(&every_kind()));
     let (mut store, _) = open(dir.path());
     store.compact([assignment(3000)]).expect("the leftover is in nobody's way");
     drop(store);
