@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn a_container_is_own_by_its_project_or_where_no_owner_lives() {
         let published = |working_dir| testing::published(3000, testing::container(working_dir));
-        let allocation = testing::allocation();
+        let allocation = Allocation::sample();
         let process = |name: &str| Listener {
             process: Some(Process { pid: 90, start_ticks: 900 }),
             name: Some(name.to_owned()),
@@ -405,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_container_that_ended_behind_a_silent_engine_serves_no_allocation() {
-        let allocation = testing::allocation();
+        let allocation = Allocation::sample();
         let serves = |seconds| {
             let at = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("later");
             let published = testing::published(allocation.port, testing::container(None));
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_was_seen_stays_while_the_kernel_does_not_say() {
-        let mut allocation = testing::allocation();
+        let mut allocation = Allocation::sample();
         assert_eq!(unseen_listener(&allocation), None);
         allocation.taken_over = true;
         let listener = unseen_listener(&allocation).expect("it was seen");

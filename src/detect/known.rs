@@ -159,7 +159,7 @@ mod tests {
 
     fn allocation() -> Allocation {
         let owner = Owner { process: OWNER, started_at: 5, implicit: false };
-        Allocation { owner: Some(owner), ..crate::detect::testing::allocation() }
+        Allocation { owner: Some(owner), ..Allocation::sample() }
     }
 
     fn socket(inode: u64) -> Socket {

@@ -6,12 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use uuid::Uuid;
 
 use super::containers::{Container, Published};
 use super::procfs::{self, ProcDir};
 use crate::api::Protocol;
-use crate::registry::Allocation;
 
 /// How long anything may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,24 +43,6 @@ pub(super) fn published(port: u16, container: Container) -> Published {
         container_port: 80,
         container: container.into(),
         engine: 0,
-    }
-}
-
-/// An allocation of TCP port 3000 without an owner, in a project that is not there.
-pub(super) fn allocation() -> Allocation {
-    Allocation {
-        lock_id: Uuid::from_u128(7),
-        port: 3000,
-        protocol: Protocol::Tcp,
-        service_type: "dev".to_owned(),
-        service_name: None,
-        project_path: Some("/home/u/shop".to_owned()),
-        slot: None,
-        owner: None,
-        instance_id: None,
-        lease: None,
-        taken_over: false,
-        allocated_at_ms: 0,
     }
 }
 

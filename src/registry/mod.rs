@@ -41,10 +41,11 @@ pub use model::{
 };
 pub use policy::{HEARTBEAT, Policy};
 pub use suggest::Suggestions;
+pub(crate) use tables::{Transport, transports};
 pub(crate) use wire::timestamp;
 
 use crate::api::{Moved, Protocol};
-use tables::{Tables, Undo, transports};
+use tables::{Tables, Undo};
 
 /// More than all ports of both protocols.
 const MAX_SLOTS: u32 = 1 << 17;

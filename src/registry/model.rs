@@ -84,6 +84,27 @@ pub struct Allocation {
     pub allocated_at_ms: u64,
 }
 
+#[cfg(test)]
+impl Allocation {
+    /// TCP port 3000 without an owner, in a project that is not there.
+    pub(crate) fn sample() -> Self {
+        Self {
+            lock_id: Uuid::from_u128(7),
+            port: 3000,
+            protocol: Protocol::Tcp,
+            service_type: "dev".to_owned(),
+            service_name: None,
+            project_path: Some("/home/u/shop".to_owned()),
+            slot: None,
+            owner: None,
+            instance_id: None,
+            lease: None,
+            taken_over: false,
+            allocated_at_ms: 0,
+        }
+    }
+}
+
 /// A registered client that proves that it lives, by heartbeat or by its process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instance {

@@ -16,14 +16,14 @@ use super::port_set::PortSet;
 use crate::api::Protocol;
 
 /// One of the two transports of a port number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Transport {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Transport {
     Tcp,
     Udp,
 }
 
 /// The transports that a protocol takes.
-pub(super) fn transports(protocol: Protocol) -> impl Iterator<Item = Transport> {
+pub(crate) fn transports(protocol: Protocol) -> impl Iterator<Item = Transport> {
     let tcp = protocol.has_tcp().then_some(Transport::Tcp);
     let udp = protocol.has_udp().then_some(Transport::Udp);
     tcp.into_iter().chain(udp)

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::api::Protocol;
-use crate::registry::{Allocation, Change};
+use crate::registry::{Allocation, Change, Transport, transports};
 
 /// The format that this version writes, and the only one that it reads.
 pub(super) const FORMAT: u32 = 1;
@@ -223,8 +223,7 @@ pub(super) fn replay(mut source: impl BufRead) -> io::Result<Replay> {
 #[derive(Default)]
 struct Said {
     allocations: HashMap<Uuid, Unread>,
-    /// Which allocation has a port, of which transport (UDP or not).
-    by_port: HashMap<(u16, bool), Uuid>,
+    by_port: HashMap<(u16, Transport), Uuid>,
     /// All else.
     changes: Vec<(usize, Change)>,
 }
@@ -240,13 +239,20 @@ impl Said {
     fn add(&mut self, number: usize, json: &str) -> Result<(), Fault> {
         // What takes the place of another line is understood first: else that one stands.
         if let Some(head) = Head::read(json).filter(|head| !self.replaces(head)) {
-            self.put(Unread { head, number, json: json.into() });
+            self.insert(head, number, json);
             return Ok(());
         }
         match understand(json)? {
             Change::Allocation(Allocation { lock_id, port, protocol, .. }) => {
                 let head = Head { lock_id, port, protocol };
-                self.put(Unread { head, number, json: json.into() });
+                self.end(lock_id);
+                // Where the line is lost that freed the port, the later one is right.
+                for port in head.ports() {
+                    if let Some(other) = self.by_port.get(&port).copied() {
+                        self.end(other);
+                    }
+                }
+                self.insert(head, number, json);
             }
             Change::Released { lock_id, .. } => self.end(lock_id),
             change => self.changes.push((number, change)),
@@ -259,17 +265,10 @@ impl Said {
             || head.ports().any(|port| self.by_port.contains_key(&port))
     }
 
-    fn put(&mut self, line: Unread) {
-        let lock_id = line.head.lock_id;
-        self.end(lock_id);
-        for port in line.head.ports() {
-            // Where the line is lost that freed the port, the later one is right.
-            if let Some(other) = self.by_port.get(&port).copied() {
-                self.end(other);
-            }
-            self.by_port.insert(port, lock_id);
-        }
-        self.allocations.insert(lock_id, line);
+    /// Adds the line of an allocation that replaces none.
+    fn insert(&mut self, head: Head, number: usize, json: &str) {
+        self.by_port.extend(head.ports().map(|port| (port, head.lock_id)));
+        self.allocations.insert(head.lock_id, Unread { head, number, json: json.into() });
     }
 
     fn end(&mut self, lock_id: Uuid) {
@@ -327,9 +326,8 @@ impl Head {
         })
     }
 
-    fn ports(self) -> impl Iterator<Item = (u16, bool)> {
-        let tcp = self.protocol.has_tcp().then_some((self.port, false));
-        tcp.into_iter().chain(self.protocol.has_udp().then_some((self.port, true)))
+    fn ports(self) -> impl Iterator<Item = (u16, Transport)> {
+        transports(self.protocol).map(move |transport| (self.port, transport))
     }
 }
 
@@ -380,20 +378,8 @@ mod tests {
     }
 
     fn allocated(number: u128, port: u16) -> Change {
-        Change::Allocation(Allocation {
-            lock_id: Uuid::from_u128(number),
-            port,
-            protocol: Protocol::Tcp,
-            service_type: "dev".to_owned(),
-            service_name: None,
-            project_path: None,
-            slot: None,
-            owner: None,
-            instance_id: None,
-            lease: None,
-            taken_over: false,
-            allocated_at_ms: 1,
-        })
+        let lock_id = Uuid::from_u128(number);
+        Change::Allocation(Allocation { lock_id, port, ..Allocation::sample() })
     }
 
     fn assigned(port: u16) -> Change {
