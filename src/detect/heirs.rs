@@ -163,8 +163,9 @@ impl Heirs {
     /// than a list, and whoever has one inherits nothing.
     fn no_newcomer_inherits(&mut self, orphans: &[Orphan]) -> bool {
         // Where nobody has met anybody for long, all numbers may have been given since.
-        let is_recent = self.met.is_some_and(|met| met.elapsed() < LISTING);
-        let Some(all_up_to) = self.all_up_to.filter(|_| is_recent) else { return false };
+        let Some(all_up_to) = self.all_up_to.filter(|_| self.has_met_lately()) else {
+            return false;
+        };
         let mut looked_at = all_up_to;
         loop {
             let Ok(last) = procfs::last_pid() else { return false };
@@ -205,8 +206,11 @@ impl Heirs {
     /// Whether [`Heirs::meet`] would look at anybody. Three system calls, so that an idle second needs
     /// neither a list nor another thread.
     pub fn has_newcomers(&self) -> bool {
-        let is_recent = self.met.is_some_and(|met| met.elapsed() < LISTING);
-        !is_recent || !self.knows_everybody()
+        !self.has_met_lately() || !self.knows_everybody()
+    }
+
+    fn has_met_lately(&self) -> bool {
+        self.met.is_some_and(|met| met.elapsed() < LISTING)
     }
 
     /// Lists the processes, and looks at those of which nothing is sure and at those that may be
@@ -378,13 +382,20 @@ mod tests {
     fn settled() -> Heirs {
         let mut heirs = Heirs::default();
         for _ in 0..2 {
-            heirs.met = None;
-            heirs.meet();
-            for seen in &mut heirs.seen {
-                seen.since = Instant::now().checked_sub(SETTLING).expect("it booted before");
-            }
+            meet(&mut heirs, SETTLING);
         }
         heirs
+    }
+
+    /// Meets everybody `later` than those who are known were seen first. Whether all are seen who had
+    /// a number at the meeting before.
+    fn meet(heirs: &mut Heirs, later: Duration) -> bool {
+        let since = Instant::now().checked_sub(later).expect("it booted before");
+        heirs.seen.iter_mut().for_each(|seen| seen.since = since);
+        let before = heirs.last_pid;
+        heirs.met = None;
+        heirs.meet();
+        before.is_some() && heirs.all_up_to == before
     }
 
     #[test]
@@ -439,15 +450,6 @@ mod tests {
 
     #[test]
     fn all_are_seen_who_had_a_number_at_the_meeting_before() {
-        /// Meets everybody `later` than those who are known were seen first.
-        fn meet(heirs: &mut Heirs, later: Duration) -> bool {
-            let since = Instant::now().checked_sub(later).expect("it booted before");
-            heirs.seen.iter_mut().for_each(|seen| seen.since = since);
-            let before = heirs.last_pid;
-            heirs.met = None;
-            heirs.meet();
-            before.is_some() && heirs.all_up_to == before
-        }
         let _rising = numbers();
         let mut heirs = Heirs::default();
         assert!(!meet(&mut heirs, SETTLING), "it is the first meeting");
