@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
-use styxy::registry::{Allocation, Change};
+use styxy::registry::Change;
 
 use crate::support::{
-    Connection, Daemon, Home, PATIENCE, Request, Running, eventually, full, owner, port_of,
-    random_below, report,
+    Connection, Daemon, Home, PATIENCE, Request, Running, changes, eventually, full, owner,
+    port_of, random_below, report, said,
 };
 
 const CLIENTS: usize = 16;
@@ -172,28 +172,12 @@ fn every_prefix_of_a_journal_that_a_daemon_wrote_is_a_journal() {
         std::fs::write(&journal, &bytes[..length]).expect("a new file");
         let found = styxy::store::peek(dir.path()).expect("any prefix is a journal");
         if length > 0 && bytes[length - 1] == b'\n' {
-            let line = bytes[..length].split_inclusive(|byte| *byte == b'\n').next_back();
-            say(&mut whole, line.expect("a whole line"));
+            whole = said(&changes(&bytes[..length]));
         }
         assert_eq!(found, whole, "{length} bytes");
         opens_and_takes_more(dir.path(), &found);
     }
     report(&format!("{} prefixes of {} lines", bytes.len() + 1, lines(&bytes)));
-}
-
-/// Adds what a line says to what those before it say: a header nothing, and of an allocation only its
-/// last line counts, unless it has ended.
-fn say(said: &mut Vec<Change>, line: &[u8]) {
-    let json = line.split_at(line.len() - " 12345678\n".len()).0;
-    let Ok(change) = serde_json::from_slice(json) else { return };
-    if let Change::Allocation(Allocation { lock_id, .. }) | Change::Released { lock_id, .. } =
-        &change
-    {
-        said.retain(|it| !matches!(it, Change::Allocation(it) if it.lock_id == *lock_id));
-    }
-    if !matches!(change, Change::Released { .. }) {
-        said.push(change);
-    }
 }
 
 /// A daemon that starts on it knows that much, and what it appends is found with it.

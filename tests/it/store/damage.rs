@@ -7,8 +7,9 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use styxy::registry::Change;
 use tempfile::TempDir;
 
-use super::samples::{every_kind, removed, said};
+use super::samples::{every_kind, removed};
 use super::{open, reopened, sample};
+use crate::support::said;
 
 fn journal(dir: &Path) -> PathBuf {
     dir.join("state.jsonl")

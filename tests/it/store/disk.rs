@@ -8,9 +8,9 @@ use rustix::thread::{Uid, set_thread_res_uid};
 use styxy::store::{OpenError, Store};
 use tempfile::TempDir;
 
-use super::samples::{assignment, every_kind, removed, said};
+use super::samples::{assignment, every_kind, removed};
 use super::{open, reopened, sample, try_open};
-use crate::support::Tmpfs;
+use crate::support::{Tmpfs, said};
 
 fn journal(dir: &Path) -> Vec<u8> {
     fs::read(dir.join("state.jsonl")).expect("a journal")

@@ -11,8 +11,9 @@ use std::time::Duration;
 use styxy::store::{LockHolder, OpenError, Store, lock_holder};
 use tempfile::TempDir;
 
-use super::samples::{assignment, every_kind, removed, said};
+use super::samples::{assignment, every_kind, removed};
 use super::{BOOT, holder, open, reopened, sample, try_open};
+use crate::support::said;
 
 /// Another process that has the lock of `dir`. It has it when this returns.
 fn other_process(dir: &Path) -> Child {

@@ -15,7 +15,8 @@ use styxy::registry::Change;
 use styxy::store::{Loaded, LockHolder, OpenError, Store};
 use tempfile::TempDir;
 
-use samples::{assignment, every_kind, removed, said};
+use crate::support::said;
+use samples::{assignment, every_kind, removed};
 
 const BOOT: &str = "0d1c5f5e-9a51-4d64-8a39-5b2f7f6a3c01";
 

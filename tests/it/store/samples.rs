@@ -12,20 +12,6 @@ pub(super) fn removed(number: u128) -> Change {
     Change::InstanceRemoved { instance_id: Uuid::from_u128(number).to_string() }
 }
 
-/// What a journal of `changes` says: nothing of an allocation that has ended.
-pub(super) fn said(changes: &[Change]) -> Vec<Change> {
-    let has_ended = |id: Uuid| {
-        let ends = |it: &Change| matches!(it, Change::Released { lock_id, .. } if *lock_id == id);
-        changes.iter().any(ends)
-    };
-    let remains = |change: &&Change| match change {
-        Change::Allocation(allocation) => !has_ended(allocation.lock_id),
-        Change::Released { .. } => false,
-        _ => true,
-    };
-    changes.iter().filter(remains).cloned().collect()
-}
-
 pub(super) fn assignment(port: u16) -> Change {
     let service = Service::Named(format!("service-{port}"));
     Change::Assignment(Assignment {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
+use styxy::registry::{Allocation, Change};
 
 use super::Home;
 
@@ -10,6 +11,30 @@ use super::Home;
 pub(crate) fn sealed(record: &Value) -> Vec<u8> {
     let json = record.to_string();
     format!("{json} {:08x}\n", crc32fast::hash(json.as_bytes())).into_bytes()
+}
+
+/// The changes of a journal's whole and right lines.
+pub(crate) fn changes(journal: &[u8]) -> Vec<Change> {
+    let lines = journal.split_inclusive(|byte| *byte == b'\n');
+    let json = lines.map(|line| line.split_at(line.len() - " 12345678\n".len()).0);
+    // The header is none.
+    json.filter_map(|json| serde_json::from_slice(json).ok()).collect()
+}
+
+/// What a journal of `changes` says: of an allocation what its last line does, unless it has ended.
+pub(crate) fn said(changes: &[Change]) -> Vec<Change> {
+    let mut said: Vec<Change> = Vec::new();
+    for change in changes {
+        if let Change::Allocation(Allocation { lock_id, .. }) | Change::Released { lock_id, .. } =
+            change
+        {
+            said.retain(|it| !matches!(it, Change::Allocation(it) if it.lock_id == *lock_id));
+        }
+        if !matches!(change, Change::Released { .. }) {
+            said.push(change.clone());
+        }
+    }
+    said
 }
 
 /// Has the journal be one of an earlier boot of this machine. No daemon may be running.

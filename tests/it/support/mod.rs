@@ -20,7 +20,7 @@ pub(crate) use daemon::Daemon;
 pub(crate) use deaths::{delay_after_death, keep_the_promise};
 pub(crate) use home::{Home, PATH, Share};
 pub(crate) use http::{Address, Connection, Reply, Request};
-pub(crate) use journal::{reboot, sealed};
+pub(crate) use journal::{changes, reboot, said, sealed};
 pub(crate) use listeners::{Serve, leave_time_wait, serve, tcp_socket, udp_socket};
 pub(crate) use output::Output;
 pub(crate) use process::{Running, finish, owner, reuse_pid, session_of};
