@@ -70,7 +70,7 @@ impl Inner {
             if found.uid != self.uid {
                 return Err(unknown("belongs to another user".to_owned()));
             }
-            self.watch.add(found.process, found.pidfd);
+            self.watch.add(found.process, found.pidfd, found.image);
             self.newcomers.push(found.process);
             (found.process, found.started_at)
         };
@@ -102,7 +102,11 @@ impl Inner {
             return;
         }
         // If it is gone or another one by now, the safety net finds it dead.
-        let found = process::identify(known.pid).ok().filter(|found| found.process == known);
-        self.watch.add(known, found.and_then(|found| found.pidfd));
+        match process::identify(known.pid) {
+            Ok(found) if found.process == known => {
+                self.watch.add(known, found.pidfd, found.image);
+            }
+            _ => self.watch.add(known, None, None),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Coordinator, Inner, Journal, Planned, now};
 use crate::detect::holders::Found;
 use crate::detect::sockets::Socket;
+use crate::detect::watch::Dead;
 use crate::registry::{Moment, Process};
 use crate::store::{LockHolder, OpenError};
 
@@ -202,16 +203,18 @@ impl Coordinator {
 }
 
 impl Inner {
-    fn bury(&mut self, died: &[Process]) {
-        if died.is_empty() {
+    fn bury(&mut self, dead: &[Dead]) {
+        if dead.is_empty() {
             return;
         }
+        self.host.remember(dead);
+        let died: Vec<Process> = dead.iter().map(|dead| dead.process).collect();
         // For one port as for all, the kernel walks through all sockets (sock_diag(7)): so one look is
         // for all who died, and at nothing but what they held.
-        let (ports, protocol) = self.registry.held_by(died);
+        let (ports, protocol) = self.registry.held_by(&died);
         match self.host.glance(ports, protocol) {
-            Ok(mut glance) => self.registry.processes_died(died, &mut glance, now()),
-            Err(_) => self.registry.processes_died(died, &mut self.host, now()),
+            Ok(mut glance) => self.registry.processes_died(&died, &mut glance, now()),
+            Err(_) => self.registry.processes_died(&died, &mut self.host, now()),
         }
         self.settle();
     }

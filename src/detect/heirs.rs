@@ -10,6 +10,10 @@
 //!
 //! A process has its environment from its parent until it gets another by execve(2), and who is
 //! started calls that at once. So what is read a moment after the first look stays as it is.
+//!
+//! What a process set in its environment itself, as a shell does with `export`, is in its memory and
+//! nowhere in /proc; its forks have it there too, and whatever they start gets it. So the forks of an
+//! owner inherit, known by the stack that they have in common, if they came after the allocation.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,8 +24,9 @@ use rustix::process::geteuid;
 use uuid::Uuid;
 
 use super::facts;
-use super::process::{self, Identified};
-use super::procfs::{self, Listed, ProcDir};
+use super::process::{self, Identified, Image};
+use super::procfs::{self, Listed, ProcDir, Stat};
+use super::watch::Dead;
 use crate::registry::{Orphan, Process};
 
 /// How long execve(2) may take between the old program and the environment of the new one: some
@@ -65,17 +70,44 @@ pub struct Heirs {
 #[derive(Debug)]
 struct Seen {
     listed: Listed,
-    lock_id: Option<Uuid>,
+    descent: Descent,
     since: Instant,
     /// It was looked at late enough to be sure of it.
     is_settled: bool,
     round: u64,
 }
 
+/// What a process has from whoever started it; nothing also of other users' processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Descent {
+    /// The lock id in its environment.
+    lock_id: Option<Uuid>,
+    fork: Option<Fork>,
+}
+
+/// A process that has called no execve(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fork {
+    /// That of its parent.
+    image: Image,
+    /// When it was made, in clock ticks since boot.
+    start_ticks: u64,
+}
+
+/// An allocation that is looked for an heir.
+#[derive(Debug)]
+struct Estate {
+    lock_id: Uuid,
+    owner: Process,
+    /// What the owner's forks have in common with it.
+    image: Option<Image>,
+    /// When it was allocated, in clock ticks since boot.
+    since_ticks: u64,
+}
+
 /// What there is to see of a process.
 enum Look {
-    /// The lock id in its environment; none also for other users' processes.
-    LockId(Option<Uuid>),
+    Descent(Descent),
     /// It has ended, and may have left a child that came after the list.
     Ended,
     /// It has no environment. Few have none; all have none for a moment in execve(2), which drops the
@@ -101,32 +133,35 @@ impl Default for Heirs {
 }
 
 impl Heirs {
-    /// For each orphan the living process of this user that was started with its `STYXY_LOCK_ID`,
-    /// the oldest of them: it takes over from the owner that died. Never this process, though a
-    /// daemon may have been started by a command that had it.
+    /// For each orphan the living process of this user that was started with its `STYXY_LOCK_ID`, or
+    /// is a fork of its owner, the oldest of them: it takes over from the owner that died, one of the
+    /// `dead`, which are in their order. Never this process, though a daemon may have been started by a
+    /// command that had the lock id.
     ///
     /// A process in the middle of execve(2) is looked at again. Where one has ended that was looked at,
     /// so is everybody who came meanwhile: it may have gone to the background just then, as its child.
-    pub fn of(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Identified> {
-        // The owner of an orphan has its lock id, too, if `styxy run` started it.
-        let inherits = |seen: &Seen, orphan: &Orphan| {
-            seen.lock_id == Some(orphan.lock_id) && seen.listed.pid != orphan.owner.pid
+    pub fn of(&mut self, orphans: &[Orphan], dead: &[Dead]) -> HashMap<Uuid, Identified> {
+        let estates: Vec<_> = orphans.iter().map(|orphan| Estate::of(orphan, dead)).collect();
+        let estates = &estates[..];
+        // The owner has the lock id, too, if `styxy run` started it.
+        let inherits = |seen: &Seen, estate: &Estate| {
+            estate.goes_to(seen.descent) && seen.listed.pid != estate.owner.pid
         };
-        let may_inherit = |seen: &Seen| orphans.iter().any(|orphan| inherits(seen, orphan));
-        if !self.seen.iter().any(may_inherit) && self.no_newcomer_inherits(orphans) {
+        let may_inherit = |seen: &Seen| estates.iter().any(|estate| inherits(seen, estate));
+        if !self.seen.iter().any(may_inherit) && self.no_newcomer_inherits(estates) {
             return HashMap::new();
         }
         let deadline = Instant::now() + self.patience;
         let mut marked = Marked::new();
         self.round += 1;
         loop {
-            let mut is_complete = self.walk(orphans, &mut marked);
+            let mut is_complete = self.walk(estates, &mut marked);
             let heirs = eldest(&mut marked);
             // Who has ended since it was looked at may have left a child that came after the list.
             let count = marked.len();
             marked.retain(|(_, lock_id)| heirs.contains_key(lock_id));
             is_complete &= marked.len() == count;
-            if is_complete || heirs.len() == orphans.len() || Instant::now() >= deadline {
+            if is_complete || heirs.len() == estates.len() || Instant::now() >= deadline {
                 return heirs;
             }
             std::thread::yield_now();
@@ -161,7 +196,7 @@ impl Heirs {
 
     /// Whether so few numbers were given since all were seen that a look at each of them is quicker
     /// than a list, and whoever has one inherits nothing.
-    fn no_newcomer_inherits(&mut self, orphans: &[Orphan]) -> bool {
+    fn no_newcomer_inherits(&mut self, estates: &[Estate]) -> bool {
         // Where nobody has met anybody for long, all numbers may have been given since.
         let Some(all_up_to) = self.all_up_to.filter(|_| self.has_met_lately()) else {
             return false;
@@ -177,7 +212,7 @@ impl Heirs {
             }
             // In their order, and again while there are more: who has ended before it was looked at may
             // have left a child.
-            if !(looked_at + 1..=last).all(|pid| self.inherits_nothing(pid, orphans)) {
+            if !(looked_at + 1..=last).all(|pid| self.inherits_nothing(pid, estates)) {
                 return false;
             }
             looked_at = last;
@@ -185,7 +220,7 @@ impl Heirs {
     }
 
     /// Whether it is certain at the first look that whoever has this number is no heir.
-    fn inherits_nothing(&mut self, pid: u32, orphans: &[Orphan]) -> bool {
+    fn inherits_nothing(&mut self, pid: u32, estates: &[Estate]) -> bool {
         let directory = match ProcDir::open(pid) {
             Ok(directory) => directory,
             Err(error) => return error == Errno::NOENT,
@@ -195,8 +230,8 @@ impl Heirs {
             // It may be on its way to execve(2) with another environment than its parent's. That of a
             // thread is its process's, which has a number of its own.
             Ok(stat) if stat.is_forked() => stat.is_kernel_thread() || process::is_thread(pid),
-            Ok(_) => match self.look_into(&directory, pid, orphans, &mut Marked::new()) {
-                Look::LockId(lock_id) => !lock_id.is_some_and(|lock_id| has(orphans, lock_id)),
+            Ok(_) => match self.look_into(&directory, pid, estates, &mut Marked::new()) {
+                Look::Descent(descent) => !estates.iter().any(|estate| estate.goes_to(descent)),
                 Look::Ended | Look::Bare => false,
             },
             Err(_) => false,
@@ -215,7 +250,7 @@ impl Heirs {
 
     /// Lists the processes, and looks at those of which nothing is sure and at those that may be
     /// heirs. Whether nobody was between one program and the next.
-    fn walk(&mut self, orphans: &[Orphan], marked: &mut Marked) -> bool {
+    fn walk(&mut self, estates: &[Estate], marked: &mut Marked) -> bool {
         let Ok(processes) = procfs::processes() else {
             // Out of descriptors: nothing is known of who is there by now, nor sure of who was.
             self.all_up_to = None;
@@ -228,21 +263,21 @@ impl Heirs {
             while before.next_if(|seen| seen.listed.pid < listed.pid).is_some() {}
             let known = before.next_if(|seen| seen.listed == listed);
             let known = match known {
-                Some(seen) if !seen.is_worth_a_look(orphans, self.round) => {
+                Some(seen) if !seen.is_worth_a_look(estates, self.round) => {
                     self.seen.push(seen);
                     continue;
                 }
                 known => known,
             };
-            let look = self.look(listed.pid, orphans, marked);
+            let look = self.look(listed.pid, estates, marked);
             let since = known.map_or_else(Instant::now, |seen| seen.since);
             let is_settled = since.elapsed() >= SETTLING;
             let mut round = self.round;
-            let lock_id = match look {
-                Look::LockId(lock_id) => lock_id,
+            let descent = match look {
+                Look::Descent(descent) => descent,
                 Look::Ended => {
                     is_complete = false;
-                    None
+                    Descent::default()
                 }
                 Look::Bare => {
                     if !is_settled {
@@ -250,69 +285,92 @@ impl Heirs {
                         // To be looked at again in this very round.
                         round -= 1;
                     }
-                    None
+                    Descent::default()
                 }
             };
-            self.seen.push(Seen { listed, lock_id, since, is_settled, round });
+            self.seen.push(Seen { listed, descent, since, is_settled, round });
         }
         is_complete
     }
 
-    fn look(&mut self, pid: u32, orphans: &[Orphan], marked: &mut Marked) -> Look {
+    fn look(&mut self, pid: u32, estates: &[Estate], marked: &mut Marked) -> Look {
         let Ok(directory) = ProcDir::open(pid) else { return Look::Ended };
-        self.look_into(&directory, pid, orphans, marked)
+        self.look_into(&directory, pid, estates, marked)
     }
 
     fn look_into(
         &mut self,
         directory: &ProcDir,
         pid: u32,
-        orphans: &[Orphan],
+        estates: &[Estate],
         marked: &mut Marked,
     ) -> Look {
         let Ok(uid) = directory.uid() else { return Look::Ended };
         if uid != geteuid().as_raw() || pid == std::process::id() {
-            return Look::LockId(None);
+            return Look::Descent(Descent::default());
         }
         let mut buffer = [0; 1024];
-        let mut lock_id = facts::lock_id(directory, &mut self.text);
+        // Before the environment: a fork that becomes another program meanwhile is found by either.
+        let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
+        let process = Process { pid, start_ticks: stat.start_ticks };
+        let mut descent =
+            Descent { fork: Fork::of(&stat), lock_id: facts::lock_id(directory, &mut self.text) };
         if self.text.is_empty() {
             let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
             if stat.is_dead() {
                 // Of the owners it is known since before the list.
-                let process = Process { pid, start_ticks: stat.start_ticks };
-                let is_owner = orphans.iter().any(|orphan| orphan.owner == process);
-                return if is_owner { Look::LockId(None) } else { Look::Ended };
+                let is_owner = estates.iter().any(|estate| estate.owner == process);
+                let nothing = Look::Descent(Descent::default());
+                return if is_owner { nothing } else { Look::Ended };
             }
             // Root sees dozens of them, and has all of them for its own.
             if stat.is_kernel_thread() {
-                return Look::LockId(None);
+                return Look::Descent(Descent::default());
             }
             if let Some(thread) = directory.other_thread() {
                 // The first thread has ended, and its environment is seen no more.
-                lock_id = facts::lock_id(&thread, &mut self.text);
+                descent.lock_id = facts::lock_id(&thread, &mut self.text);
             }
-            if self.text.is_empty() {
+            if self.text.is_empty() && Fork::of(&stat).is_none() {
                 return Look::Bare;
             }
         }
-        if let Some(lock_id) = lock_id.filter(|lock_id| has(orphans, *lock_id)) {
-            let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
-            marked.push((Process { pid, start_ticks: stat.start_ticks }, lock_id));
-        }
-        Look::LockId(lock_id)
+        let left = estates.iter().filter(|estate| estate.goes_to(descent));
+        marked.extend(left.map(|estate| (process, estate.lock_id)));
+        Look::Descent(descent)
+    }
+}
+
+impl Fork {
+    fn of(stat: &Stat<'_>) -> Option<Self> {
+        Some(Self { image: stat.forked_image()?, start_ticks: stat.start_ticks })
+    }
+}
+
+impl Estate {
+    fn of(orphan: &Orphan, dead: &[Dead]) -> Self {
+        let Orphan { lock_id, owner, allocated_at_ms } = *orphan;
+        let found = dead.binary_search_by_key(&owner, |dead| dead.process);
+        let image = found.ok().and_then(|place| dead[place].image);
+        // Two clocks were read when that was written down, and rounded.
+        let since_ticks = process::tick_at(allocated_at_ms.saturating_sub(2));
+        Self { lock_id, owner, image, since_ticks }
+    }
+
+    fn goes_to(&self, descent: Descent) -> bool {
+        let Descent { lock_id, fork } = descent;
+        lock_id == Some(self.lock_id)
+            || fork.is_some_and(|fork| {
+                Some(fork.image) == self.image && fork.start_ticks >= self.since_ticks
+            })
     }
 }
 
 impl Seen {
-    fn is_worth_a_look(&self, orphans: &[Orphan], round: u64) -> bool {
-        let may_inherit = self.lock_id.is_some_and(|lock_id| has(orphans, lock_id));
-        self.round != round && (!self.is_settled || may_inherit)
+    fn is_worth_a_look(&self, estates: &[Estate], round: u64) -> bool {
+        let may_inherit = || estates.iter().any(|estate| estate.goes_to(self.descent));
+        self.round != round && (!self.is_settled || may_inherit())
     }
-}
-
-fn has(orphans: &[Orphan], lock_id: Uuid) -> bool {
-    orphans.iter().any(|orphan| orphan.lock_id == lock_id)
 }
 
 /// The oldest living process for each lock id.
@@ -343,32 +401,38 @@ mod tests {
     /// Allocations whose owner is nobody that can be seen.
     fn orphans(lock_ids: &[Uuid]) -> Vec<Orphan> {
         let owner = Process { pid: u32::MAX, start_ticks: 0 };
-        lock_ids.iter().map(|lock_id| Orphan { lock_id: *lock_id, owner }).collect()
+        let orphan = |lock_id: &Uuid| Orphan { lock_id: *lock_id, owner, allocated_at_ms: 0 };
+        lock_ids.iter().map(orphan).collect()
+    }
+
+    /// The allocations of nobody that can be seen, as the inside of this module knows them.
+    fn estates(lock_ids: &[Uuid]) -> Vec<Estate> {
+        orphans(lock_ids).iter().map(|orphan| Estate::of(orphan, &[])).collect()
     }
 
     #[test]
     fn an_heir_is_the_oldest_living_process_with_the_lock_id() {
         let lock_id = Uuid::new_v4();
-        assert!(Heirs::default().of(&orphans(&[lock_id])).is_empty());
+        assert!(Heirs::default().of(&orphans(&[lock_id]), &[]).is_empty());
         let marked = || {
             let mut command = sleeper();
             Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep")
         };
         let mut first = marked();
         let second = marked();
-        let eldest = &Heirs::default().of(&orphans(&[Uuid::new_v4(), lock_id]))[&lock_id];
+        let eldest = &Heirs::default().of(&orphans(&[Uuid::new_v4(), lock_id]), &[])[&lock_id];
         assert!([first.pid(), second.pid()].contains(&eldest.process.pid));
         assert!(eldest.pidfd.is_some());
         first.kill();
         // A zombie has no environment any more.
         until("the second inherits", || {
             Heirs::default()
-                .of(&orphans(&[lock_id]))
+                .of(&orphans(&[lock_id]), &[])
                 .get(&lock_id)
                 .is_some_and(|heir| heir.process.pid == second.pid())
         });
         drop(second);
-        assert!(Heirs::default().of(&orphans(&[lock_id])).is_empty());
+        assert!(Heirs::default().of(&orphans(&[lock_id]), &[]).is_empty());
     }
 
     /// Held by who sets the number that comes next, and by who relies on higher ones coming later.
@@ -406,15 +470,15 @@ mod tests {
         let mut heirs = settled();
         let looked_at = |heirs: &Heirs| heirs.seen.iter().filter(|it| it.round == 3).count();
 
-        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
+        assert_eq!(heirs.of(&orphans(&[lock_id]), &[])[&lock_id].process.pid, child.pid());
 
         let all = heirs.seen.len();
         assert!(looked_at(&heirs) < all, "all {all} were looked at again");
         let one = heirs.seen.iter().find(|it| it.listed.pid == child.pid()).expect("it lives");
-        assert_eq!((one.round, one.lock_id), (3, Some(lock_id)));
+        assert_eq!((one.round, one.descent.lock_id), (3, Some(lock_id)));
         assert!(heirs.seen.iter().any(|it| it.is_settled && it.round == 2));
         drop(child);
-        assert!(heirs.of(&orphans(&[lock_id])).is_empty());
+        assert!(heirs.of(&orphans(&[lock_id]), &[]).is_empty());
     }
 
     #[test]
@@ -427,7 +491,7 @@ mod tests {
         };
         until("nobody is new", || {
             complete(&mut heirs);
-            heirs.of(&orphans(&[Uuid::new_v4()])).is_empty() && heirs.round == round
+            heirs.of(&orphans(&[Uuid::new_v4()]), &[]).is_empty() && heirs.round == round
         });
         until("nobody is to be met", || {
             complete(&mut heirs);
@@ -437,13 +501,13 @@ mod tests {
         let mut command = sleeper();
         let child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
         assert!(heirs.has_newcomers());
-        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
+        assert_eq!(heirs.of(&orphans(&[lock_id]), &[])[&lock_id].process.pid, child.pid());
         heirs.met = None;
         heirs.meet();
         assert!(heirs.has_newcomers(), "it is not settled yet, and the number is new");
         complete(&mut heirs);
         assert!(
-            heirs.of(&orphans(&[lock_id])).contains_key(&lock_id),
+            heirs.of(&orphans(&[lock_id]), &[]).contains_key(&lock_id),
             "it is known, and may inherit"
         );
     }
@@ -477,41 +541,41 @@ mod tests {
             let stranger = Child::start(&mut sleeper(), "sleep");
             heirs.all_up_to = Some(stranger.pid() - 1);
             let round = heirs.round;
-            heirs.of(&orphans(&[lock_id])).is_empty() && heirs.round == round
+            heirs.of(&orphans(&[lock_id]), &[]).is_empty() && heirs.round == round
         });
         let round = heirs.round;
         let mut command = sleeper();
         let child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
         heirs.all_up_to = Some(child.pid() - 1);
-        assert_eq!(heirs.of(&orphans(&[lock_id]))[&lock_id].process.pid, child.pid());
+        assert_eq!(heirs.of(&orphans(&[lock_id]), &[])[&lock_id].process.pid, child.pid());
         assert_ne!(heirs.round, round, "there is an heir, so all are looked at");
 
         let round = heirs.round;
         heirs.all_up_to = procfs::last_pid().ok().map(|last| last - FEW - 1);
-        assert!(heirs.of(&orphans(&[Uuid::new_v4()])).is_empty());
+        assert!(heirs.of(&orphans(&[Uuid::new_v4()]), &[]).is_empty());
         assert_ne!(heirs.round, round, "these are too many");
     }
 
     #[test]
     fn a_newcomer_is_sure_to_inherit_nothing_once_it_runs_a_program_without_the_lock_id() {
         let lock_id = Uuid::new_v4();
-        let orphans = orphans(&[lock_id]);
+        let estates = estates(&[lock_id]);
         let mut heirs = Heirs::default();
         let stranger = Child::start(&mut sleeper(), "sleep");
-        assert!(heirs.inherits_nothing(stranger.pid(), &orphans));
+        assert!(heirs.inherits_nothing(stranger.pid(), &estates));
         let mut command = sleeper();
         let marked = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
-        assert!(!heirs.inherits_nothing(marked.pid(), &orphans));
+        assert!(!heirs.inherits_nothing(marked.pid(), &estates));
 
         let mut shell = Command::new("sh");
-        // What is in the background reads from /dev/null unless it is told otherwise.
-        shell.args(["-c", "(read -r line <&3; :) 3<&0 & echo $!; wait"]);
+        // What is in the background has /dev/null for its input.
+        shell.args(["-c", "exec 3<&0; (read -r line <&3; :) & echo $!; wait"]);
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
         let mut line = String::new();
         let mut output = BufReader::new(shell.stdout.take().expect("a pipe"));
         output.read_line(&mut line).expect("a line");
         let forked = line.trim().parse().expect("a pid");
-        assert!(!heirs.inherits_nothing(forked, &orphans), "it may yet run another program");
+        assert!(!heirs.inherits_nothing(forked, &estates), "it may yet run another program");
         shell.kill().expect("it is ours");
         shell.wait().expect("it is ours");
 
@@ -522,9 +586,38 @@ mod tests {
             end.recv().expect_err("nobody sends");
         });
         let thread_id = said.recv().expect("its number").as_raw_pid().unsigned_abs();
-        assert!(heirs.inherits_nothing(thread_id, &orphans), "its process has a number of its own");
+        assert!(heirs.inherits_nothing(thread_id, &estates), "its process has a number of its own");
         drop(done);
         thread.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_fork_of_the_owner_inherits_what_was_allocated_before_it_came() {
+        let mut command = Command::new("sh");
+        // What is in the background has /dev/null for its input.
+        command.args(["-c", "exec 3<&0; (read -r line <&3; :) & wait"]).stdin(Stdio::piped());
+        let mut shell = Child::start(&mut command, "sh");
+        let fork = shell.child_named("sh");
+        let Identified { process, image, .. } = process::identify(shell.pid()).expect("it lives");
+        assert!(image.is_some());
+        let lock_id = Uuid::new_v4();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now =
+            u64::try_from(now.expect("it is after 1970").as_millis()).expect("it is not long");
+        let heir = |heirs: &mut Heirs, allocated_at_ms, image| {
+            let orphan = Orphan { lock_id, owner: process, allocated_at_ms };
+            heirs.of(&[orphan], &[Dead { process, image }]).get(&lock_id).map(|it| it.process.pid)
+        };
+        let mut heirs = settled();
+        shell.kill();
+        until("the shell is dead", || !process::is_alive(process));
+
+        assert_eq!(heir(&mut Heirs::default(), now - 60_000, image), Some(fork));
+        assert_eq!(heir(&mut heirs, now - 60_000, image), Some(fork), "it is known");
+        assert_eq!(heir(&mut heirs, now + 60_000, image), None, "it came before");
+        assert_eq!(heir(&mut heirs, now - 60_000, None), None);
+        let other = process::identify(std::process::id()).expect("it lives").image;
+        assert_eq!(heir(&mut heirs, now - 60_000, other), None, "somebody else's");
     }
 
     /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
@@ -551,7 +644,7 @@ mod tests {
             deaths.next().expect("the first has ended").expect("a line");
             let mut orphans = orphans(&[lock_id]);
             let last = loop {
-                let heir = heirs.of(&orphans).remove(&lock_id);
+                let heir = heirs.of(&orphans, &[]).remove(&lock_id);
                 let heir = heir.unwrap_or_else(|| panic!("round {round}: nobody inherits"));
                 let pidfd = heir.pidfd.expect("this kernel has pidfds");
                 until("it ends or is the last", || {
@@ -586,7 +679,7 @@ mod tests {
                 .expect("root may say which pid comes next");
             let mut command = sleeper();
             let next = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
-            let heir = heirs.of(&orphans(&[lock_id]))[&lock_id].process;
+            let heir = heirs.of(&orphans(&[lock_id]), &[])[&lock_id].process;
             assert_eq!(heir.pid, next.pid());
             heir.pid == first.pid()
         });
@@ -600,7 +693,7 @@ mod tests {
         let _children: Vec<_> = (0..2000).map(|_| Child::start(&mut sleeper(), "sleep")).collect();
         let time = |heirs: &mut Heirs| {
             let begin = Instant::now();
-            assert!(heirs.of(&orphans(&[Uuid::new_v4()])).is_empty());
+            assert!(heirs.of(&orphans(&[Uuid::new_v4()]), &[]).is_empty());
             begin.elapsed()
         };
         println!("{} processes", procfs::processes().expect("/proc is there").len());
@@ -620,6 +713,6 @@ mod tests {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--clear-groups", "sleep", "600"]);
         let _child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
-        assert!(Heirs::default().of(&orphans(&[lock_id])).is_empty());
+        assert!(Heirs::default().of(&orphans(&[lock_id]), &[]).is_empty());
     }
 }

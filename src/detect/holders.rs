@@ -418,8 +418,9 @@ mod tests {
         let facts = facts.expect("its other thread has it open");
         assert_eq!(facts.lock_id, Some(lock_id));
         assert!(facts.cwd.is_some());
-        let orphan = Orphan { lock_id, owner: Process { pid: u32::MAX, start_ticks: 0 } };
-        let heirs = Heirs::default().of(&[orphan]);
+        let owner = Process { pid: u32::MAX, start_ticks: 0 };
+        let orphan = Orphan { lock_id, owner, allocated_at_ms: 0 };
+        let heirs = Heirs::default().of(&[orphan], &[]);
         assert_eq!(heirs[&lock_id].process, facts.process);
     }
 }

@@ -15,6 +15,7 @@ use super::heirs::Heirs;
 use super::known::{Known, Look, claim};
 use super::process::{Identified, Living};
 use super::sockets::{self, Socket};
+use super::watch::Dead;
 use super::{ProcessFacts, directories, holders, ports, process, strays};
 use crate::api::{Protocol, SystemUsage};
 use crate::registry::{
@@ -35,6 +36,8 @@ pub struct Host {
     known: Known,
     containers: Containers,
     heirs: Arc<Mutex<Heirs>>,
+    /// Who has died just now, in their order.
+    dead: Vec<Dead>,
     trouble: Option<String>,
 }
 
@@ -92,6 +95,11 @@ impl Host {
     /// ([`Heirs::meet`]): then a death finds them known.
     pub fn heirs_to_be(&self) -> Arc<Mutex<Heirs>> {
         self.heirs.clone()
+    }
+
+    /// Who has died, in their order: before the registry is told, which asks for their heirs.
+    pub fn remember(&mut self, dead: &[Dead]) {
+        dead.clone_into(&mut self.dead);
     }
 
     /// How long until the container engines are to be asked; none while nobody needs to know.
@@ -224,7 +232,11 @@ impl Machine for Host {
             implicit: false,
         };
         let mut heirs = self.heirs.lock().unwrap_or_else(PoisonError::into_inner);
-        heirs.of(orphans).into_iter().map(|(lock_id, heir)| (lock_id, owner(heir))).collect()
+        heirs
+            .of(orphans, &self.dead)
+            .into_iter()
+            .map(|(lock_id, heir)| (lock_id, owner(heir)))
+            .collect()
     }
 
     fn directory_exists(&mut self, path: &str) -> bool {

@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open, test_kill_process};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 pub use super::parent::parent_owner;
+pub use super::procfs::Image;
 use super::procfs::{self, ProcDir, Stat};
 use crate::api::ProcessInfo;
 use crate::registry::Process;
@@ -36,6 +37,8 @@ pub struct Identified {
     pub started_at: u64,
     /// pidfd_open(2), where the kernel has it and lets us.
     pub pidfd: Option<OwnedFd>,
+    /// What its forks have in common with it, where it may be looked into.
+    pub image: Option<Image>,
 }
 
 impl Identified {
@@ -90,20 +93,28 @@ fn identify_by(pid: u32, pidfd: Option<OwnedFd>) -> Result<Identified, &'static 
     if died {
         return Err(ABSENT);
     }
-    let (start_ticks, uid, dead) = seen.map_err(|_| HIDDEN)?;
-    if dead {
+    let Sight { process, uid, image, is_dead } = seen.map_err(|_| HIDDEN)?;
+    if is_dead {
         return Err(ABSENT);
     }
-    let process = Process { pid, start_ticks };
-    Ok(Identified { process, uid, started_at: unix_seconds(start_ticks), pidfd })
+    Ok(Identified { process, uid, started_at: unix_seconds(process.start_ticks), pidfd, image })
 }
 
-/// Start time in ticks, effective user, and whether it is dead.
-fn look(pid: u32) -> rustix::io::Result<(u64, u32, bool)> {
+/// What /proc shows of a process.
+struct Sight {
+    process: Process,
+    /// The effective user.
+    uid: u32,
+    image: Option<Image>,
+    is_dead: bool,
+}
+
+fn look(pid: u32) -> rustix::io::Result<Sight> {
     let mut buffer = [0; 1024];
     let directory = ProcDir::open(pid)?;
     let stat = directory.stat(&mut buffer)?;
-    Ok((stat.start_ticks, directory.uid()?, stat.is_dead()))
+    let process = Process { pid, start_ticks: stat.start_ticks };
+    Ok(Sight { process, uid: directory.uid()?, image: stat.image, is_dead: stat.is_dead() })
 }
 
 /// Whether `pid` is the id of a thread that is not its process's first: /proc shows it, though it
@@ -170,12 +181,13 @@ fn pid_in_use(pid: u32) -> bool {
 pub fn own() -> io::Result<Identified> {
     let mut buffer = [0; 1024];
     let pid = std::process::id();
-    let start_ticks = procfs::stat(pid, &mut buffer)?.start_ticks;
+    let Stat { start_ticks, image, .. } = procfs::stat(pid, &mut buffer)?;
     Ok(Identified {
         process: Process { pid, start_ticks },
         uid: geteuid().as_raw(),
         started_at: unix_seconds(start_ticks),
         pidfd: None,
+        image,
     })
 }
 
@@ -183,11 +195,27 @@ pub fn own() -> io::Result<Identified> {
 /// has them. Taken from the clocks each time: they cost less than that file, and stay right when
 /// the clock is set.
 pub fn unix_seconds(start_ticks: u64) -> u64 {
+    let boot = u64::try_from(boot_time().tv_sec).unwrap_or(0);
+    boot + start_ticks / rustix::param::clock_ticks_per_second()
+}
+
+/// The clock tick since boot in which a time was, in Unix milliseconds, as the clock is set now.
+pub(super) fn tick_at(unix_ms: u64) -> u64 {
+    let boot = boot_time();
+    let boot_ms = boot.tv_sec * 1000 + boot.tv_nsec / 1_000_000;
+    let since_boot = unix_ms.saturating_sub(u64::try_from(boot_ms).unwrap_or(0));
+    since_boot * rustix::param::clock_ticks_per_second() / 1000
+}
+
+/// When this machine booted, by the clock as it is set now.
+fn boot_time() -> Timespec {
     let now = clock_gettime(ClockId::Realtime);
     let since_boot = clock_gettime(ClockId::Boottime);
     let borrow = i64::from(now.tv_nsec < since_boot.tv_nsec);
-    let boot = u64::try_from(now.tv_sec - since_boot.tv_sec - borrow).unwrap_or(0);
-    boot + start_ticks / rustix::param::clock_ticks_per_second()
+    Timespec {
+        tv_sec: now.tv_sec - since_boot.tv_sec - borrow,
+        tv_nsec: now.tv_nsec - since_boot.tv_nsec + borrow * 1_000_000_000,
+    }
 }
 
 /// Name, command line and working directory, as far as they can be seen; none when there is no

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, OsString};
 use std::io::Write;
 use std::mem::MaybeUninit;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat, readlinka
 use rustix::io::{Errno, Result, read};
 use rustix::path::DecInt;
 
-/// Room for `/proc/PID/stat` up to its 22nd field: 64 bytes of name, 21 numbers of up to 20 digits.
+/// Room for `/proc/PID/stat` up to its 28th field: 64 bytes of name, 27 numbers of up to 20 digits.
 pub(super) type StatBuffer = [u8; 1024];
 
 /// The fields of `/proc/PID/stat` that matter here.
@@ -33,7 +34,14 @@ pub(super) struct Stat<'b> {
     pub(super) threads: u32,
     /// Field 22, in clock ticks since boot.
     pub(super) start_ticks: u64,
+    /// Field 28.
+    pub(super) image: Option<Image>,
 }
+
+/// One run of execve(2): where the stack begins that it made, which the kernel chooses at random and
+/// a fork keeps. So whoever has called no execve(2) yet has its parent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image(NonZeroU64);
 
 impl<'b> Stat<'b> {
     /// The name may hold spaces, parentheses and line ends, so the last parenthesis ends it.
@@ -48,7 +56,9 @@ impl<'b> Stat<'b> {
         let flags = number(fields.nth(2)?)?;
         let threads = number(fields.nth(10)?)?;
         let start_ticks = number(fields.nth(1)?)?;
-        Some(Self { name, state, parent, session, flags, threads, start_ticks })
+        // 0 also where the process may not be looked into (ptrace(2)).
+        let image = number(fields.nth(5)?).and_then(NonZeroU64::new).map(Image);
+        Some(Self { name, state, parent, session, flags, threads, start_ticks, image })
     }
 
     /// Whether nothing of the process runs any more. A process whose first thread has ended shows
@@ -67,6 +77,11 @@ impl<'b> Stat<'b> {
     /// same file.
     pub(super) fn is_forked(&self) -> bool {
         self.flags & 0x0000_0040 != 0
+    }
+
+    /// Whose image it is a fork of, if it has called no execve(2) since it was made.
+    pub(super) fn forked_image(&self) -> Option<Image> {
+        self.image.filter(|_| self.is_forked())
     }
 
     /// Whether its first thread has ended and others live: then `/proc/PID/{fd,cwd,environ}` are
@@ -313,11 +328,14 @@ mod tests {
 
     #[test]
     fn a_name_may_look_like_fields() {
-        let text = b"42 (a) R 1 (b) S 7 42 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 3 0 123456 1 2";
-        let stat = Stat::parse(text).expect("it has 22 fields");
+        let text =
+            b"42 (a) R 1 (b) S 7 42 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 3 0 123456 1 2 3 4 5 678 9";
+        let stat = Stat::parse(text).expect("it has 28 fields");
         assert_eq!(stat.name, b"a) R 1 (b");
         assert_eq!((stat.state, stat.parent, stat.session), (b'S', 7, 9));
         assert_eq!((stat.threads, stat.start_ticks), (3, 123_456));
+        assert_eq!(stat.image, NonZeroU64::new(678).map(Image));
+        assert_eq!(stat.forked_image(), None, "it has called execve(2)");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::{fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::process;
+use super::process::{self, Image};
 use crate::registry::Process;
 
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -62,12 +62,28 @@ pub struct Watch {
     epoll: OwnedFd,
     /// By pid first, so that those of one pid are neighbours: a dead one and the one that got its
     /// pid may be here together.
-    watched: BTreeMap<Process, Option<OwnedFd>>,
+    watched: BTreeMap<Process, Watched>,
     /// Those that were not needed any more when somebody looked last.
     idle: BTreeSet<Process>,
     max_idle: usize,
     /// There was one whose death epoll does not tell.
     is_partial: bool,
+}
+
+/// What there is of a process that is watched.
+#[derive(Debug, Default)]
+struct Watched {
+    pidfd: Option<OwnedFd>,
+    image: Option<Image>,
+}
+
+/// A process that has died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dead {
+    /// Who it was.
+    pub process: Process,
+    /// What its forks have in common with it: of a dead process nobody could see that.
+    pub image: Option<Image>,
 }
 
 impl Watch {
@@ -92,9 +108,9 @@ impl Watch {
 
     /// Watches `process`. Without a pidfd only [`Watch::sweep`] finds its death, and so it is where
     /// epoll refuses the pidfd.
-    pub fn add(&mut self, process: Process, pidfd: Option<OwnedFd>) {
+    pub fn add(&mut self, process: Process, pidfd: Option<OwnedFd>, image: Option<Image>) {
         let known = self.watched.entry(process).or_default();
-        if known.is_some() {
+        if known.pidfd.is_some() {
             return;
         }
         let is_told_of = pidfd.as_ref().is_some_and(|pidfd| {
@@ -104,12 +120,12 @@ impl Watch {
             epoll::add(&self.epoll, pidfd, pid, epoll::EventFlags::IN).is_ok()
         });
         self.is_partial |= !is_told_of;
-        *known = pidfd;
+        *known = Watched { pidfd, image };
     }
 
     /// Watches it no more.
     pub fn remove(&mut self, process: Process) {
-        if let Some(Some(pidfd)) = self.watched.remove(&process) {
+        if let Some(Watched { pidfd: Some(pidfd), .. }) = self.watched.remove(&process) {
             // Closing it would do, unless a child that was just forked has a copy of it.
             let _refused = epoll::delete(&self.epoll, &pidfd);
         }
@@ -167,7 +183,7 @@ impl Watch {
     }
 
     /// The processes that have died since the last call, by pid; they are watched no more.
-    pub fn died(&mut self) -> Vec<Process> {
+    pub fn died(&mut self) -> Vec<Dead> {
         let mut dead = Vec::new();
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
         loop {
@@ -178,32 +194,31 @@ impl Watch {
             let before = dead.len();
             for event in &events {
                 let pid = u32::try_from({ event.data }.u64()).unwrap_or(0);
-                dead.extend(self.with_pid(pid).filter(is_dead).map(|(process, _)| *process));
+                dead.extend(self.with_pid(pid).filter(is_dead).map(farewell));
             }
-            for process in &dead[before..] {
-                self.remove(*process);
+            for dead in &dead[before..] {
+                self.remove(dead.process);
             }
             // What is ready but not dead to poll(2) would be ready again and again.
             if waited.is_err() || dead.len() == before {
                 break;
             }
         }
-        dead.sort_unstable();
+        dead.sort_unstable_by_key(|dead| dead.process);
         dead
     }
 
     /// The safety net: looks at every process, whatever epoll said. Says which are dead, by pid;
     /// they are watched no more.
-    pub fn sweep(&mut self) -> Vec<Process> {
-        let dead: Vec<_> =
-            self.watched.iter().filter(is_dead).map(|(process, _)| *process).collect();
-        for process in &dead {
-            self.remove(*process);
+    pub fn sweep(&mut self) -> Vec<Dead> {
+        let dead: Vec<_> = self.watched.iter().filter(is_dead).map(farewell).collect();
+        for dead in &dead {
+            self.remove(dead.process);
         }
         dead
     }
 
-    fn with_pid(&self, pid: u32) -> impl DoubleEndedIterator<Item = (&Process, &Option<OwnedFd>)> {
+    fn with_pid(&self, pid: u32) -> impl DoubleEndedIterator<Item = (&Process, &Watched)> {
         let first = Process { pid, start_ticks: 0 };
         self.watched.range(first..=Process { start_ticks: u64::MAX, ..first })
     }
@@ -215,11 +230,15 @@ impl AsFd for Watch {
     }
 }
 
-fn is_dead((process, pidfd): &(&Process, &Option<OwnedFd>)) -> bool {
-    match pidfd {
+fn is_dead((process, watched): &(&Process, &Watched)) -> bool {
+    match &watched.pidfd {
         Some(pidfd) => process::has_exited(pidfd),
         None => !process::is_alive(**process),
     }
+}
+
+fn farewell((process, watched): (&Process, &Watched)) -> Dead {
+    Dead { process: *process, image: watched.image }
 }
 
 #[cfg(test)]
@@ -235,8 +254,12 @@ mod tests {
     fn watched(watch: &mut Watch) -> (Child, Process) {
         let child = Child::start(&mut sleeper(), "sleep");
         let identified = identify(child.pid()).expect("the child lives");
-        watch.add(identified.process, identified.pidfd);
+        watch.add(identified.process, identified.pidfd, identified.image);
         (child, identified.process)
+    }
+
+    fn who(dead: Vec<Dead>) -> Vec<Process> {
+        dead.into_iter().map(|dead| dead.process).collect()
     }
 
     /// Waits on the descriptor alone, and says whether it became readable.
@@ -255,7 +278,7 @@ mod tests {
         let killed = Instant::now();
         child.kill();
         assert!(readable(&watch, Duration::from_secs(20)));
-        assert_eq!(watch.died(), [process]);
+        assert_eq!(who(watch.died()), [process]);
         assert!(killed.elapsed() < Duration::from_millis(50), "{:?}", killed.elapsed());
         assert!(watch.died().is_empty());
         assert!(!readable(&watch, Duration::ZERO));
@@ -273,11 +296,11 @@ mod tests {
         assert!(readable(&watch, Duration::from_secs(20)));
         assert!(!watch.all_live(), "one has died");
         assert_eq!(watch.living(process.pid), None);
-        assert_eq!(watch.died(), [process]);
+        assert_eq!(who(watch.died()), [process]);
         assert!(watch.all_live());
         assert_eq!(watch.watched(process.pid), None);
         let third = Child::start(&mut sleeper(), "sleep");
-        watch.add(identify(third.pid()).expect("the child lives").process, None);
+        watch.add(identify(third.pid()).expect("the child lives").process, None, None);
         assert!(!watch.all_live(), "nobody would tell");
     }
 
@@ -290,7 +313,7 @@ mod tests {
         }
         let mut told = Vec::new();
         until("all have died", || {
-            told.append(&mut watch.died());
+            told.append(&mut who(watch.died()));
             watch.is_empty()
         });
         let mut expected: Vec<_> = children.iter().map(|(_, process)| *process).collect();
@@ -320,11 +343,11 @@ mod tests {
         let mut watch = Watch::new().expect("epoll works");
         let mut child = Child::start(&mut sleeper(), "sleep");
         let process = identify(child.pid()).expect("the child lives").process;
-        watch.add(process, None);
+        watch.add(process, None, None);
         assert_eq!(watch.living(child.pid()), Some(process));
         assert!(watch.sweep().is_empty());
         child.kill();
-        until("the zombie is seen", || watch.sweep() == [process]);
+        until("the zombie is seen", || who(watch.sweep()) == [process]);
         assert!(watch.is_empty());
     }
 
@@ -333,7 +356,7 @@ mod tests {
         let mut watch = Watch::new().expect("epoll works");
         let (mut child, process) = watched(&mut watch);
         child.end();
-        assert_eq!(watch.sweep(), [process]);
+        assert_eq!(who(watch.sweep()), [process]);
         assert!(!readable(&watch, Duration::ZERO));
     }
 
@@ -353,10 +376,10 @@ mod tests {
         let child = Child::start(&mut sleeper(), "sleep");
         let identified = identify(child.pid()).expect("the child lives");
         let before = Process { start_ticks: 1, ..identified.process };
-        watch.add(before, None);
-        watch.add(identified.process, identified.pidfd);
+        watch.add(before, None, None);
+        watch.add(identified.process, identified.pidfd, identified.image);
         assert_eq!(watch.living(child.pid()), Some(identified.process));
-        assert_eq!(watch.sweep(), [before]);
+        assert_eq!(who(watch.sweep()), [before]);
         assert_eq!(watch.len(), 1);
     }
 
@@ -364,18 +387,18 @@ mod tests {
     fn adding_again_changes_nothing_but_a_missing_pidfd() {
         let mut watch = Watch::new().expect("epoll works");
         let (mut child, process) = watched(&mut watch);
-        watch.add(process, None);
-        watch.add(process, identify(child.pid()).expect("it lives").pidfd);
+        watch.add(process, None, None);
+        watch.add(process, identify(child.pid()).expect("it lives").pidfd, None);
         assert_eq!(watch.len(), 1);
         let mut late = Child::start(&mut sleeper(), "sleep");
         let second = identify(late.pid()).expect("it lives");
-        watch.add(second.process, None);
-        watch.add(second.process, second.pidfd);
+        watch.add(second.process, None, None);
+        watch.add(second.process, second.pidfd, second.image);
         child.end();
         late.end();
         let mut expected = [process, second.process];
         expected.sort_unstable();
-        assert_eq!(watch.died(), expected);
+        assert_eq!(who(watch.died()), expected);
     }
 
     #[test]
@@ -395,12 +418,12 @@ mod tests {
         let mut child = leaderless(|_| ());
         let identified = identify(child.pid()).expect("its other thread lives");
         let process = identified.process;
-        watch.add(process, identified.pidfd);
+        watch.add(process, identified.pidfd, identified.image);
         assert!(watch.died().is_empty());
         assert!(watch.sweep().is_empty());
         assert_eq!(watch.living(child.pid()), Some(process));
         child.end();
-        assert_eq!(watch.died(), [process]);
+        assert_eq!(who(watch.died()), [process]);
     }
 
     /// `FDSize` of /proc/PID/status (proc(5)) is the length of the table.

@@ -109,13 +109,15 @@ impl Registry {
             self.undo.push(Undo::Dead(*lock_id, self.tables.set_dead(*lock_id, dead)));
             self.look(*lock_id, machine);
             if let Some(owner) = dead
-                && self.tables.allocations.get(lock_id).is_some_and(|entry| !has_served(entry))
+                && let Some(entry) = self.tables.allocations.get(lock_id)
+                && !has_served(entry)
             {
-                orphans.push(Orphan { lock_id: *lock_id, owner });
+                let Allocation { lock_id, allocated_at_ms, .. } = entry.allocation;
+                orphans.push(Orphan { lock_id, owner, allocated_at_ms });
             }
         }
         // `npm run dev &`, nohup, programs that go to the background: their child goes on with the
-        // lock id in its environment, and will listen soon. One look for all that died at once.
+        // lock id that it has from them, and will listen soon. One look for all that died at once.
         let heirs = if orphans.is_empty() { HashMap::new() } else { machine.heirs(&orphans) };
         for lock_id in lock_ids {
             if let Some(heir) = heirs.get(lock_id)

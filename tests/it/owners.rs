@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, PATIENCE, Request, Running, Serve, as_nobody, delay_after_death, eventually, is_root,
-    keep_the_promise, owner, reuse_pid, skip,
+    Home, PATIENCE, Request, Running, Serve, as_nobody, delay_after_death, eventually, finish,
+    is_root, keep_the_promise, owner, reuse_pid, skip,
 };
 
 #[test]
@@ -161,6 +161,24 @@ fn a_child_that_has_not_bound_yet_inherits_the_port_of_its_dead_owner() {
         Some(allocation) if allocation["process_id"] == heir => Ok(()),
         other => Err(format!("heir {heir}, {other:#?}")),
     });
+    home.kill(heir);
+    home.ends_within(Duration::from_secs(2), &lock_id);
+}
+
+/// Before it becomes its program, nothing but its parent's memory has the lock id.
+#[test]
+fn a_child_that_its_shell_leaves_before_it_becomes_a_server_inherits_the_port() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let script = "mkfifo go && eval \"$(styxy allocate --shell -s dev --pid $$)\" || exit; \
+        { read -r _ <go; exec python3 -c \"$1\" 127.0.0.1 $PORT; } >served 2>&1 & echo $!";
+    let mut shell = home.shell(script);
+    shell.args(["sh", Serve::SCRIPT]);
+    let heir: u32 = finish(&mut shell).ok().stdout.trim().parse().expect("a pid");
+
+    let lock_id = home.allocation_of(heir)["lock_id"].clone();
+    std::fs::write(home.work().join("go"), "\n").expect("it reads");
+    home.listens(&lock_id, heir);
     home.kill(heir);
     home.ends_within(Duration::from_secs(2), &lock_id);
 }
