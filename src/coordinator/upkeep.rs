@@ -99,6 +99,13 @@ impl Coordinator {
         self.lock().upkeep()
     }
 
+    /// Does ahead what the next request would take time for, unless somebody is at work.
+    pub fn prepare(&self) {
+        if let Ok(mut inner) = self.inner.try_lock() {
+            inner.host.prepare();
+        }
+    }
+
     /// Finds out which processes hold the sockets that are unknown, and looks again. Slow: it looks
     /// through /proc, without holding the lock.
     pub fn name_listeners(&self) {

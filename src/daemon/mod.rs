@@ -156,10 +156,15 @@ fn start(
     let holder = LockHolder { sockets: bound.addresses(), ..holder };
     coordinator.announce(&holder, configuration.problems(&config));
 
+    let coordinator = Arc::new(coordinator);
+    let idle = coordinator.clone();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(MAX_THREADS).build();
+    runtime.enable_all().max_blocking_threads(MAX_THREADS);
+    // Every answer is sent then.
+    runtime.on_thread_park(move || idle.prepare());
+    let runtime = runtime.build();
     let runtime = runtime.map_err(|error| StartError::Machine("can't start the runtime", error))?;
-    let served = runtime.block_on(serve(Arc::new(coordinator), bound, configuration, notifier));
+    let served = runtime.block_on(serve(coordinator, bound, configuration, notifier));
     // A walk through /proc that nobody waits for any more is not waited for here either.
     runtime.shutdown_background();
     served

@@ -13,10 +13,11 @@ use uuid::Uuid;
 use super::containers::{Containers, Interest, Published, is_helper};
 use super::heirs::Heirs;
 use super::known::{Known, Look, claim};
+use super::ports::Prober;
 use super::process::{Identified, Living};
 use super::sockets::{self, Socket};
 use super::watch::Dead;
-use super::{ProcessFacts, directories, holders, ports, process, strays};
+use super::{ProcessFacts, directories, holders, process, strays};
 use crate::api::{Protocol, SystemUsage};
 use crate::registry::{
     Allocation, Listener, Machine, Orphan, Owner, Probe, Process, Publisher, Searched,
@@ -38,6 +39,7 @@ pub struct Host {
     heirs: Arc<Mutex<Heirs>>,
     /// Who has died just now, in their order.
     dead: Vec<Dead>,
+    prober: Prober,
     trouble: Option<String>,
 }
 
@@ -95,6 +97,11 @@ impl Host {
     /// ([`Heirs::meet`]): then a death finds them known.
     pub fn heirs_to_be(&self) -> Arc<Mutex<Heirs>> {
         self.heirs.clone()
+    }
+
+    /// Does ahead what the next probe would take time for.
+    pub fn prepare(&mut self) {
+        self.prober.prepare();
     }
 
     /// Who has died, in their order: before the registry is told, which asks for their heirs.
@@ -201,7 +208,7 @@ impl Host {
 
 impl Machine for Host {
     fn probe(&mut self, port: u16, protocol: Protocol) -> Probe {
-        ports::probe(port, protocol)
+        self.prober.probe(port, protocol)
     }
 
     fn publisher(&mut self, port: u16, protocol: Protocol) -> Option<Publisher> {
@@ -255,7 +262,7 @@ pub struct Sweep<'h> {
 
 impl Machine for Sweep<'_> {
     fn probe(&mut self, port: u16, protocol: Protocol) -> Probe {
-        ports::probe(port, protocol)
+        self.host.probe(port, protocol)
     }
 
     fn publisher(&mut self, port: u16, protocol: Protocol) -> Option<Publisher> {

@@ -20,9 +20,32 @@ use crate::registry::Probe;
 /// be tried (no descriptor left, no memory) is [`Probe::Taken`], with a warning in the log: a port
 /// is called free only after it was bound.
 pub fn probe(port: u16, protocol: Protocol) -> Probe {
-    match hold(port, protocol) {
-        Ok(_) => Probe::Free,
-        Err(answer) => answer,
+    Prober::default().probe(port, protocol)
+}
+
+/// Probes one port after the other, with a socket that was made before somebody waits for it.
+#[derive(Debug, Default)]
+pub struct Prober {
+    spare: Option<Unbound>,
+}
+
+impl Prober {
+    /// Makes a socket for the next probe, for whenever there is time: that takes as long as the rest
+    /// of a probe.
+    pub fn prepare(&mut self) {
+        if self.spare.is_none() {
+            // Where it is refused now, the probe sees whether it still is.
+            self.spare = Unbound::new(SocketType::STREAM).ok();
+        }
+    }
+
+    /// As [`probe`].
+    pub fn probe(&mut self, port: u16, protocol: Protocol) -> Probe {
+        let spare = if protocol.has_tcp() { self.spare.take() } else { None };
+        match hold_with(port, protocol, spare) {
+            Ok(_) => Probe::Free,
+            Err(answer) => answer,
+        }
     }
 }
 
@@ -33,12 +56,17 @@ pub fn probe(port: u16, protocol: Protocol) -> Probe {
 ///
 /// What the probe would have said instead of free.
 pub fn hold(port: u16, protocol: Protocol) -> Result<Vec<OwnedFd>, Probe> {
+    hold_with(port, protocol, None)
+}
+
+/// The same with a TCP socket that is there already.
+fn hold_with(port: u16, protocol: Protocol, spare: Option<Unbound>) -> Result<Vec<OwnedFd>, Probe> {
     let mut held = Vec::with_capacity(2);
     if protocol.has_tcp() {
-        held.push(hold_tcp(port)?);
+        held.push(hold_tcp(port, spare)?);
     }
     if protocol.has_udp() {
-        let claimed = claim(port, SocketType::DGRAM, IfInUse::Fail);
+        let claimed = claim(port, SocketType::DGRAM, IfInUse::Fail, None);
         held.push(claimed.map_err(|error| answer(port, error))?.socket);
     }
     Ok(held)
@@ -50,8 +78,8 @@ pub fn hold(port: u16, protocol: Protocol) -> Result<Vec<OwnedFd>, Probe> {
 /// every server that sets SO_REUSEADDR could start. So a second bind has it set, and counts when
 /// connections are all that is on the port. They are looked for after that bind: nobody can then
 /// begin to listen without being seen.
-fn hold_tcp(port: u16) -> Result<OwnedFd, Probe> {
-    let claimed = claim(port, SocketType::STREAM, IfInUse::Reuse);
+fn hold_tcp(port: u16, spare: Option<Unbound>) -> Result<OwnedFd, Probe> {
+    let claimed = claim(port, SocketType::STREAM, IfInUse::Reuse, spare);
     let Claim { socket, is_strict } = claimed.map_err(|error| answer(port, error))?;
     if is_strict {
         return Ok(socket);
@@ -94,45 +122,73 @@ enum IfInUse {
     Reuse,
 }
 
-/// Binds `port` at every address that the machine can have.
-fn claim(port: u16, kind: SocketType, if_in_use: IfInUse) -> rustix::io::Result<Claim> {
-    if has_ipv6() {
-        match claim_in(AddressFamily::INET6, port, kind, if_in_use) {
-            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {}
-            done => return done,
-        }
-    }
-    claim_in(AddressFamily::INET, port, kind, if_in_use)
-}
-
-/// Binds `port` at the wildcard address of one family.
-fn claim_in(
-    family: AddressFamily,
+/// Binds `port` at every address that the machine can have, with the socket that is there or
+/// another.
+fn claim(
     port: u16,
     kind: SocketType,
     if_in_use: IfInUse,
+    spare: Option<Unbound>,
 ) -> rustix::io::Result<Claim> {
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    let bind = || {
-        if family == AddressFamily::INET6 {
-            bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))
-        } else {
-            bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+    let unbound = spare.map_or_else(|| Unbound::new(kind), Ok)?;
+    let is_dual = unbound.family == AddressFamily::INET6;
+    match unbound.claim(port, if_in_use) {
+        // IPv6 is there, but no address.
+        Err(Errno::ADDRNOTAVAIL) if is_dual => {
+            Unbound::of(AddressFamily::INET, kind)?.claim(port, if_in_use)
         }
-    };
-    if family == AddressFamily::INET6 {
-        // The default is the administrator's (net.ipv6.bindv6only).
-        sockopt::set_ipv6_v6only(&socket, false)?;
+        done => done,
     }
-    let mut bound = bind();
-    // A socket that could not be bound is as good as new.
-    let is_strict = bound != Err(Errno::ADDRINUSE) || if_in_use == IfInUse::Fail;
-    if !is_strict {
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        bound = bind();
+}
+
+/// A socket that is not bound yet.
+#[derive(Debug)]
+struct Unbound {
+    socket: OwnedFd,
+    family: AddressFamily,
+}
+
+impl Unbound {
+    /// A socket for every address that the machine can have.
+    fn new(kind: SocketType) -> rustix::io::Result<Self> {
+        if has_ipv6() {
+            match Self::of(AddressFamily::INET6, kind) {
+                Err(Errno::AFNOSUPPORT) => {}
+                made => return made,
+            }
+        }
+        Self::of(AddressFamily::INET, kind)
     }
-    bound?;
-    Ok(Claim { socket, is_strict })
+
+    fn of(family: AddressFamily, kind: SocketType) -> rustix::io::Result<Self> {
+        let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        if family == AddressFamily::INET6 {
+            // The default is the administrator's (net.ipv6.bindv6only).
+            sockopt::set_ipv6_v6only(&socket, false)?;
+        }
+        Ok(Self { socket, family })
+    }
+
+    /// Binds it to `port` at the wildcard address of its family.
+    fn claim(self, port: u16, if_in_use: IfInUse) -> rustix::io::Result<Claim> {
+        let Self { socket, family } = self;
+        let bind = || {
+            if family == AddressFamily::INET6 {
+                bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))
+            } else {
+                bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+            }
+        };
+        let mut bound = bind();
+        // A socket that could not be bound is as good as new.
+        let is_strict = bound != Err(Errno::ADDRINUSE) || if_in_use == IfInUse::Fail;
+        if !is_strict {
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bound = bind();
+        }
+        bound?;
+        Ok(Claim { socket, is_strict })
+    }
 }
 
 /// Whether the kernel has IPv6 (`ipv6.disable=1` takes it away until the next boot). Asked once,

@@ -77,6 +77,28 @@ fn any_socket_at_any_address_takes_the_port() {
 }
 
 #[test]
+fn a_socket_that_was_made_before_sees_what_has_come_since() {
+    let mut prober = Prober::default();
+    for address in ADDRESSES {
+        let port = free_port();
+        prober.prepare();
+        let server = bound(Type::STREAM, address, port, ALL_OPTIONS[0]).expect("it is free");
+        assert_eq!(prober.probe(port, Protocol::Udp), Probe::Free);
+        assert!(prober.spare.is_some(), "it is TCP's");
+        assert_eq!(prober.probe(port, Protocol::Both), Probe::Taken, "{address}");
+        drop(server);
+        until(address, || {
+            prober.prepare();
+            prober.probe(port, Protocol::Both) == Probe::Free
+        });
+        let left_behind = stopped_server("127.0.0.1");
+        prober.prepare();
+        assert_eq!(prober.probe(left_behind, Protocol::Tcp), Probe::Free);
+        assert!(prober.spare.is_none(), "it was bound");
+    }
+}
+
+#[test]
 fn a_client_takes_the_port_that_it_connects_from() {
     let (client, _server, _listener) = connection();
     let port = client.local_addr().expect("a name").port();
@@ -108,7 +130,7 @@ fn a_bound_socket_among_leftovers_takes_the_port() {
     let port = stopped_server("127.0.0.1");
     let options = Options { reuse_address: true, reuse_port: false, v6_only: false };
     let _socket = bound(Type::STREAM, "127.0.0.2", port, options).expect("a bound socket");
-    let alone = claim(port, SocketType::STREAM, IfInUse::Reuse);
+    let alone = claim(port, SocketType::STREAM, IfInUse::Reuse, None);
     assert!(alone.is_ok(), "a bind alone does not see it");
     drop(alone);
     // TCP_BOUND_INACTIVE.
@@ -212,7 +234,7 @@ fn port_of(listener: &TcpListener) -> u16 {
 }
 
 fn strict(port: u16) -> rustix::io::Result<OwnedFd> {
-    claim(port, SocketType::STREAM, IfInUse::Fail).map(|claim| claim.socket)
+    claim(port, SocketType::STREAM, IfInUse::Fail, None).map(|claim| claim.socket)
 }
 
 /// The client's end, the server's end and the listener.
