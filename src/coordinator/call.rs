@@ -10,6 +10,9 @@ use crate::error::Error;
 /// allocator hands out as much from its cache yet.
 const TYPICAL_ANSWER: usize = 1000;
 
+/// As many bytes as an allocation or a used port has in a list, and some to spare.
+const TYPICAL_ITEM: usize = 400;
+
 /// One operation of the wire.
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -64,7 +67,15 @@ impl Answer {
     }
 
     fn new(value: &impl Serialize, created: bool) -> Self {
-        let mut body = Vec::with_capacity(TYPICAL_ANSWER);
+        Self::with_capacity(TYPICAL_ANSWER, value, created)
+    }
+
+    fn of_list(items: usize, value: &impl Serialize) -> Self {
+        Self::with_capacity(TYPICAL_ANSWER + TYPICAL_ITEM * items, value, false)
+    }
+
+    fn with_capacity(bytes: usize, value: &impl Serialize, created: bool) -> Self {
+        let mut body = Vec::with_capacity(bytes);
         // The wire types are strings, numbers, lists and maps with string keys: none can fail.
         let written = serde_json::to_writer(&mut body, value);
         let body = written.ok().and_then(|()| String::from_utf8(body).ok());
@@ -143,8 +154,14 @@ impl Coordinator {
             Call::Cleanup(request) => Ok(Answer::ok(&self.cleanup(request)?)),
             Call::Assignments(project) => Ok(Answer::ok(&self.assignments(project.as_deref())?)),
             Call::Assign(request) => Ok(Answer::ok(&self.assign(request)?)),
-            Call::Allocations => Ok(Answer::ok(&self.allocations())),
-            Call::Scan(start, end) => Ok(Answer::ok(&self.scan(*start, *end)?)),
+            Call::Allocations => {
+                let answer = self.allocations();
+                Ok(Answer::of_list(answer.allocations.len(), &answer))
+            }
+            Call::Scan(start, end) => {
+                let answer = self.scan(*start, *end)?;
+                Ok(Answer::of_list(answer.ports_in_use.len(), &answer))
+            }
             Call::Config => Ok(Answer::ok(&self.config().to_json())),
         }
     }

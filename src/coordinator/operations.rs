@@ -186,12 +186,7 @@ impl Coordinator {
             self.name_listeners();
             inner = self.lock();
         }
-        let now = now();
-        let registry = &inner.registry;
-        let lock_ids = registry.allocations().map(|allocation| allocation.lock_id);
-        api::AllocationsResponse {
-            allocations: lock_ids.filter_map(|lock_id| registry.show(lock_id, now)).collect(),
-        }
+        api::AllocationsResponse { allocations: inner.registry.show_all(now()) }
     }
 }
 

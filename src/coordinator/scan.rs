@@ -23,7 +23,7 @@ impl Coordinator {
         }
         self.ask_engines_if_old();
         // As a daemon answers it: the allocations are as they are now.
-        self.look_around();
+        self.lock().glance();
         let mut in_use = BTreeMap::<Place, PortInUse>::new();
         for (place, system_usage) in self.servers(start, end) {
             let entry = in_use.entry(place).or_insert_with(|| nobody(place.0));

@@ -126,7 +126,8 @@ fn wrong_claims(claims: &[(Holder, u64)]) -> Vec<u64> {
     let mut wrong = Vec::new();
     for claims in claims.chunk_by(|(one, _), (next, _)| one.process == next.process) {
         let directory = directory_of(claims[0].0.process);
-        let socket_at = |descriptor| directory.as_ref()?.socket_at(descriptor);
+        let descriptors = directory.and_then(|directory| directory.descriptors().ok());
+        let socket_at = |descriptor| descriptors.as_ref()?.socket_at(descriptor);
         let is_wrong = |claim: &&(Holder, u64)| socket_at(claim.0.descriptor) != Some(claim.1);
         wrong.extend(claims.iter().filter(is_wrong).map(|(_, inode)| *inode));
     }

@@ -285,13 +285,14 @@ impl ProcDir {
         Ok(any)
     }
 
-    /// The inode of the socket that it has open as `descriptor`, if it has.
-    pub(super) fn socket_at(&self, descriptor: u32) -> Option<u64> {
-        let mut path = [0_u8; 16];
-        let mut target = [0_u8; 32];
-        let path = short_path(format_args!("fd/{descriptor}"), &mut path).ok()?;
-        let length = readlinkat_raw(&self.fd, path, &mut target[..]).ok()?;
-        socket_inode(&target[..length])
+    /// Its descriptors, to be looked at one by one.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` where the process may not be looked at.
+    pub(super) fn descriptors(&self) -> Result<Descriptors> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Descriptors(openat(&self.fd, c"fd", flags, Mode::empty())?))
     }
 
     /// The directory of a living thread, where the first one has ended and others live.
@@ -314,6 +315,19 @@ impl ProcDir {
 
     fn file(&self, name: &CStr) -> Result<OwnedFd> {
         openat(&self.fd, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+}
+
+/// The directory of a process's descriptors.
+#[derive(Debug)]
+pub(super) struct Descriptors(OwnedFd);
+
+impl Descriptors {
+    /// The inode of the socket that is open as `descriptor`, if one is.
+    pub(super) fn socket_at(&self, descriptor: u32) -> Option<u64> {
+        let mut target = [0_u8; 32];
+        let length = readlinkat_raw(&self.0, DecInt::new(descriptor), &mut target[..]).ok()?;
+        socket_inode(&target[..length])
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) use tables::{Transport, transports};
 pub(crate) use wire::timestamp;
 
 use crate::api::{Moved, Protocol};
-use tables::{Tables, Undo};
+use tables::{Entry, Tables, Undo};
 
 /// More than all ports of both protocols.
 const MAX_SLOTS: u32 = 1 << 17;
@@ -239,13 +239,17 @@ impl Registry {
 
     /// The live allocations, by port.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
+        self.entries().map(|entry| &entry.allocation)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
         let mut last = None;
         self.tables
             .by_port
             .values()
             // `both` stands in the index twice, one after the other.
             .filter(move |lock_id| last.replace(**lock_id) != Some(**lock_id))
-            .filter_map(|lock_id| self.allocation(*lock_id))
+            .filter_map(|lock_id| self.tables.allocations.get(lock_id))
     }
 
     /// The ports that are allocated, in their order; one may come twice.

@@ -23,6 +23,13 @@ impl Registry {
         self.tables.allocations.get(&lock_id).map(|entry| Self::entry_to_wire(entry, now))
     }
 
+    /// The live allocations as the interface shows them, by port.
+    pub fn show_all(&self, now: Moment) -> Vec<api::Allocation> {
+        let mut shown = Vec::with_capacity(self.allocation_count());
+        shown.extend(self.entries().map(|entry| Self::entry_to_wire(entry, now)));
+        shown
+    }
+
     /// An allocation that ended, as it was.
     pub fn show_ended(allocation: &Allocation, now: Moment) -> api::Allocation {
         to_wire(allocation, None, None, now)
