@@ -54,7 +54,7 @@ impl Identified {
 /// Identifies the process that has `pid` now: opens the pidfd, reads the start time, then sees
 /// that the pidfd is still unreadable, so that the two belong together.
 ///
-/// The id of a thread is no process id. Six system calls.
+/// The id of a thread is no process id. Eight system calls.
 ///
 /// # Errors
 ///

@@ -132,7 +132,7 @@ impl Watch {
     }
 
     /// Nobody needs `process` just now. It is watched for a while yet: who has asked once asks
-    /// again, and identifying it takes ten system calls, [`Watch::living`] one. `needed` says who
+    /// again, and identifying it takes eight system calls, [`Watch::living`] one. `needed` says who
     /// is needed after all when there are too many.
     pub fn idle(&mut self, process: Process, mut needed: impl FnMut(Process) -> bool) {
         self.idle.insert(process);
