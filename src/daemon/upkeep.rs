@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep_until};
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Upkeep};
 use crate::detect::descriptors;
 
 /// How often the ports of allocations are looked at for listeners that came or went. A second is
@@ -17,6 +17,7 @@ const LISTENER_INTERVAL: Duration = Duration::from_secs(1);
 /// waits for is seen at once. A look takes 0.7 ms where 500 sockets listen, so this is 2 % of a
 /// processor there, and a fraction of that elsewhere.
 const AWAITED_INTERVAL: Duration = Duration::from_millis(40);
+
 /// How often a state that can't be used or written is tried again.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -64,13 +65,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         net = net.min(now + net_interval());
         let plan = coordinator.upkeep();
         let deadline = plan.next_deadline.map(|left| now + left);
-        let interval = if plan.is_awaited { AWAITED_INTERVAL } else { LISTENER_INTERVAL };
-        if !plan.follow_listeners {
-            looked = None;
-        }
-        // On a port that was free a moment ago nobody listens yet, and who asks for one often asks
-        // for more: a walk through /proc would take a processor from them.
-        let look = *looked.get_or_insert(now) + interval;
+        let look = next_look(&mut looked, &plan, now);
         let mut asking = plan.engines_due.map(|left| now + left);
         if questions.as_ref().is_some_and(|questions| !questions.is_finished()) {
             asking = None;
@@ -80,22 +75,31 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
             questions = Some(tokio::task::spawn_blocking(move || coordinator.ask_engines()));
             asking = None;
         }
-        if plan.follow_listeners && now >= look || deadline.is_some_and(|it| it <= now) {
+        if [look, deadline].into_iter().flatten().any(|due| due <= now) {
             look_around(&coordinator).await;
             looked = Some(Instant::now());
             continue;
         }
-        let mut wake = net;
-        if plan.follow_listeners {
-            wake = wake.min(look);
-        }
-        wake = deadline.map_or(wake, |deadline| wake.min(deadline));
-        wake = asking.map_or(wake, |asking| wake.min(asking));
+        let wake = [look, deadline, asking].into_iter().flatten().fold(net, Instant::min);
         tokio::select! {
             () = sleep_until(wake) => {}
-            () = coordinator.changed() => {}
+            // Whoever has changed something is answered first.
+            () = coordinator.changed() => yield_now().await,
         }
     }
+}
+
+/// When the ports of allocations are looked at next, if there are any.
+///
+/// On a port that was free a moment ago nobody listens yet, and who asks for one often asks for more:
+/// a look would keep their answers back, and a walk through /proc would take a processor from them.
+fn next_look(looked: &mut Option<Instant>, plan: &Upkeep, now: Instant) -> Option<Instant> {
+    if !plan.follow_listeners {
+        *looked = None;
+        return None;
+    }
+    let interval = if plan.is_awaited { AWAITED_INTERVAL } else { LISTENER_INTERVAL };
+    Some(*looked.get_or_insert(now) + interval)
 }
 
 /// Looks at all allocations, for the processes of the sockets that are new, and for new processes.
@@ -115,5 +119,28 @@ async fn look_around(coordinator: &Arc<Coordinator>) {
     };
     if let Err(error) = tokio::task::spawn_blocking(walk).await {
         tracing::error!("the walk through /proc failed: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_look_comes_an_interval_after_the_first_allocation() {
+        let nothing = Upkeep::default();
+        let allocated = Upkeep { follow_listeners: true, ..Upkeep::default() };
+        let awaited = Upkeep { follow_listeners: true, is_awaited: true, ..Upkeep::default() };
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut looked = None;
+        assert_eq!(next_look(&mut looked, &nothing, at(0)), None);
+        assert_eq!(next_look(&mut looked, &allocated, at(100)), Some(at(101)));
+        assert_eq!(next_look(&mut looked, &allocated, at(101)), Some(at(101)), "it is due");
+        assert_eq!(next_look(&mut looked, &awaited, at(101)), Some(at(100) + AWAITED_INTERVAL));
+        looked = Some(at(101));
+        assert_eq!(next_look(&mut looked, &allocated, at(101)), Some(at(102)));
+        assert_eq!(next_look(&mut looked, &nothing, at(150)), None);
+        assert_eq!(next_look(&mut looked, &allocated, at(200)), Some(at(201)));
     }
 }
