@@ -41,8 +41,11 @@ impl Stream {
     /// The name and the data of the next event.
     #[track_caller]
     fn any(&mut self) -> (String, Value) {
+        let start = Instant::now();
         // Sizes of chunks (RFC 9112, section 7.1), comments and empty lines lie between.
         let name = loop {
+            // Comments come for ever, so that no single read waits for long.
+            assert!(start.elapsed() < PATIENCE, "no event came");
             if let Some(name) = self.line().strip_prefix("event: ") {
                 break name.to_owned();
             }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::blocks::Block;
-use super::process::kill_stray;
+use super::process::{ends_within, kill_stray};
 use super::{
     Address, Connection, Daemon, NOBODY, Output, PATIENCE, Reply, Request, Running, as_nobody,
     eventually, finish,
@@ -369,8 +369,14 @@ impl Home {
     }
 
     /// Kills a process that was started in this home, and waits for its end.
+    #[track_caller]
     pub(crate) fn kill(&self, pid: u32) {
-        kill_stray(pid, || self.started(pid));
+        eventually(PATIENCE, || {
+            // In the middle of execve(2) it has no environment.
+            kill_stray(pid, || self.started(pid));
+            let has_ended = ends_within(pid, Duration::ZERO);
+            if has_ended { Ok(()) } else { Err(format!("{pid} is not of this home")) }
+        });
     }
 
     fn processes(&self) -> Vec<u32> {
