@@ -155,7 +155,7 @@ impl Heirs {
         let mut marked = Marked::new();
         self.round += 1;
         loop {
-            let mut is_complete = self.walk(estates, &mut marked);
+            let mut is_complete = self.walk(procfs::processes(), estates, &mut marked);
             let heirs = eldest(&mut marked);
             // Who has ended since it was looked at may have left a child that came after the list.
             let count = marked.len();
@@ -174,7 +174,7 @@ impl Heirs {
             // Before the list: who comes while it is read is new the next time.
             let last_pid = procfs::last_pid().ok();
             self.round += 1;
-            self.walk(&[], &mut Marked::new());
+            self.walk(procfs::processes(), &[], &mut Marked::new());
             self.met = Some(Instant::now());
             let before = std::mem::replace(&mut self.last_pid, last_pid);
             self.all_up_to = before.filter(|before| self.has_seen_all(*before));
@@ -248,10 +248,15 @@ impl Heirs {
         self.met.is_some_and(|met| met.elapsed() < LISTING)
     }
 
-    /// Lists the processes, and looks at those of which nothing is sure and at those that may be
+    /// Looks at those of the listed processes of which nothing is sure, and at those that may be
     /// heirs. Whether nobody was between one program and the next.
-    fn walk(&mut self, estates: &[Estate], marked: &mut Marked) -> bool {
-        let Ok(processes) = procfs::processes() else {
+    fn walk(
+        &mut self,
+        listed: rustix::io::Result<Vec<Listed>>,
+        estates: &[Estate],
+        marked: &mut Marked,
+    ) -> bool {
+        let Ok(processes) = listed else {
             // Out of descriptors: nothing is known of who is there by now, nor sure of who was.
             self.all_up_to = None;
             self.last_pid = None;
@@ -479,6 +484,19 @@ mod tests {
         assert!(heirs.seen.iter().any(|it| it.is_settled && it.round == 2));
         drop(child);
         assert!(heirs.of(&orphans(&[lock_id]), &[]).is_empty());
+    }
+
+    #[test]
+    fn who_is_known_stays_known_while_nobody_can_be_listed() {
+        let lock_id = Uuid::new_v4();
+        let mut command = sleeper();
+        let child = Child::start(command.env("STYXY_LOCK_ID", lock_id.to_string()), "sleep");
+        let mut heirs = settled();
+        let known = heirs.seen.len();
+        assert!(!heirs.walk(Err(Errno::MFILE), &estates(&[lock_id]), &mut Marked::new()));
+        assert_eq!(heirs.seen.len(), known);
+        assert!(heirs.has_newcomers(), "nobody could tell that there are none");
+        assert_eq!(heirs.of(&orphans(&[lock_id]), &[])[&lock_id].process.pid, child.pid());
     }
 
     #[test]
