@@ -7,7 +7,7 @@
 //! daemon has done its work.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
@@ -87,7 +87,7 @@ struct Deaths {
 
 impl Deaths {
     /// Kills all of them at once, and waits until their ports are free.
-    fn extend(&mut self, victims: &mut [(&mut Running, u16)], released: &Receiver<Release>) {
+    fn extend(&mut self, victims: &mut [(&mut Running, u16)], released: &Receiver<Vec<Release>>) {
         let pidfds: Vec<_> = victims.iter().map(|(owner, _)| pidfd(owner)).collect();
         let mut kill = || -> Vec<Instant> {
             let kill = |(owner, _): &mut (&mut Running, u16)| {
@@ -105,8 +105,8 @@ impl Deaths {
         };
         let mut free = HashMap::new();
         while free.len() < victims.len() {
-            let Release { port, at } = released.recv_timeout(PATIENCE).expect("ports get free");
-            free.insert(port, at);
+            let released = released.recv_timeout(PATIENCE).expect("ports get free");
+            free.extend(released.iter().map(|released| (released.port(), released.at)));
         }
         for (((owner, port), kill), death) in victims.iter_mut().zip(kills).zip(deaths) {
             let free = *free.get(port).expect("its port got free, and no other");
@@ -142,37 +142,48 @@ fn deaths(pidfds: &[OwnedFd]) -> Vec<Instant> {
 
 /// A port that is free again.
 struct Release {
-    port: u16,
+    /// What the event says.
+    data: String,
     at: Instant,
 }
 
-/// What the event stream says of released ports, as it comes.
-fn releases(site: &Site) -> Receiver<Release> {
+impl Release {
+    fn port(&self) -> u16 {
+        let data: Value = serde_json::from_str(&self.data).expect("JSON");
+        data["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port")
+    }
+}
+
+/// What the event stream says of released ports, as it comes. What came together is handed on
+/// together, and read later: a hundred events should not wait for each other, nor wake anybody.
+fn releases(site: &Site) -> Receiver<Vec<Release>> {
     let mut stream = UnixStream::connect(site.socket()).expect("the daemon is there");
     let request = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(request).expect("the daemon reads");
-    let mut lines = BufReader::new(stream).lines();
+    let mut stream = BufReader::with_capacity(1 << 20, stream);
     // The stream is open when its head is there.
-    let head: Vec<_> =
-        lines.by_ref().map_while(Result::ok).take_while(|it| !it.is_empty()).collect();
+    let lines = stream.by_ref().lines().map_while(Result::ok);
+    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
     assert!(head.first().is_some_and(|status| status.contains(" 200 ")), "{head:?}");
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
-        let mut event = String::new();
+        let (mut line, mut event) = (String::new(), String::new());
+        let mut released = Vec::new();
         // It ends with the daemon.
-        while let Some(Ok(line)) = lines.next() {
-            if let Some(name) = line.strip_prefix("event: ") {
+        while stream.read_line(&mut line).is_ok_and(|length| length > 0) {
+            if let Some(name) = line.trim_end().strip_prefix("event: ") {
                 name.clone_into(&mut event);
-            } else if let Some(data) = line.strip_prefix("data: ")
+            } else if let Some(data) = line.trim_end().strip_prefix("data: ")
                 && event == "released"
             {
-                let at = Instant::now();
-                let data: Value = serde_json::from_str(data).expect("JSON");
-                let port = &data["port"];
-                let port = port.as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
-                if sender.send(Release { port, at }).is_err() {
-                    return;
-                }
+                released.push(Release { data: data.to_owned(), at: Instant::now() });
+            }
+            line.clear();
+            if stream.buffer().is_empty()
+                && !released.is_empty()
+                && sender.send(std::mem::take(&mut released)).is_err()
+            {
+                return;
             }
         }
     });
