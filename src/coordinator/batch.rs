@@ -158,7 +158,7 @@ mod tests {
         assert!(batch.all_live(&watch, start));
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
-        assert!(batch.all_live(&watch, later(LOOK_AGE - Duration::from_nanos(1))), "seen before");
+        assert!(batch.all_live(&watch, later(LOOK_AGE / 2)), "seen before");
         assert!(!batch.all_live(&watch, later(LOOK_AGE)));
         assert!(!batch.all_live(&watch, start), "no look says so any more");
     }

@@ -223,6 +223,7 @@ impl Inner {
             Ok(mut glance) => self.registry.processes_died(&died, &mut glance, now()),
             Err(_) => self.registry.processes_died(&died, &mut self.host, now()),
         }
+        self.host.remember(&[]);
         self.settle();
     }
 

@@ -160,7 +160,7 @@ fn start(
     let idle = coordinator.clone();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().max_blocking_threads(MAX_THREADS);
-    // Every answer is sent then.
+    // What can be answered on this thread is answered then.
     runtime.on_thread_park(move || idle.prepare());
     let runtime = runtime.build();
     let runtime = runtime.map_err(|error| StartError::Machine("can't start the runtime", error))?;

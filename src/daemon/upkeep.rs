@@ -65,7 +65,13 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         net = net.min(now + net_interval());
         let plan = coordinator.upkeep();
         let deadline = plan.next_deadline.map(|left| now + left);
+        let is_first = looked.is_none();
         let look = next_look(&mut looked, &plan, now);
+        if is_first && look.is_some() && coordinator.has_newcomers() {
+            // An owner that dies before the first look finds everybody known.
+            let coordinator = coordinator.clone();
+            drop(tokio::task::spawn_blocking(move || coordinator.meet_processes()));
+        }
         let mut asking = plan.engines_due.map(|left| now + left);
         if questions.as_ref().is_some_and(|questions| !questions.is_finished()) {
             asking = None;
@@ -92,7 +98,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
 /// When the ports of allocations are looked at next, if there are any.
 ///
 /// On a port that was free a moment ago nobody listens yet, and who asks for one often asks for more:
-/// a look would keep their answers back, and a walk through /proc would take a processor from them.
+/// a look would keep their answers back.
 fn next_look(looked: &mut Option<Instant>, plan: &Upkeep, now: Instant) -> Option<Instant> {
     if !plan.follow_listeners {
         *looked = None;

@@ -12,8 +12,9 @@
 //! started calls that at once. So what is read a moment after the first look stays as it is.
 //!
 //! What a process set in its environment itself, as a shell does with `export`, is in its memory and
-//! nowhere in /proc; its forks have it there too, and whatever they start gets it. So the forks of an
-//! owner inherit, known by the stack that they have in common, if they came after the allocation.
+//! nowhere in /proc; its forks have it there too, and whatever they start gets it. So where nobody
+//! has the lock id for all to see, a fork of the owner inherits, known by the stack that they have in
+//! common: the youngest that came after the allocation, because a server is mostly started last.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -115,8 +116,22 @@ enum Look {
     Bare,
 }
 
-/// Processes with one of the lock ids that are looked for.
-type Marked = Vec<(Process, Uuid)>;
+/// A process that may inherit.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    process: Process,
+    lock_id: Uuid,
+    tie: Tie,
+}
+
+/// What ties a process to an allocation; the first is the stronger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tie {
+    LockId,
+    Fork,
+}
+
+type Marked = Vec<Candidate>;
 
 impl Default for Heirs {
     fn default() -> Self {
@@ -133,10 +148,10 @@ impl Default for Heirs {
 }
 
 impl Heirs {
-    /// For each orphan the living process of this user that was started with its `STYXY_LOCK_ID`, or
-    /// is a fork of its owner, the oldest of them: it takes over from the owner that died, one of the
-    /// `dead`, which are in their order. Never this process, though a daemon may have been started by a
-    /// command that had the lock id.
+    /// For each orphan the living process of this user that was started with its `STYXY_LOCK_ID`, the
+    /// oldest of them, or else the youngest fork of its owner: it takes over from the owner that died,
+    /// one of the `dead`, which are in their order. Never this process, though a daemon may have been
+    /// started by a command that had the lock id.
     ///
     /// A process in the middle of execve(2) is looked at again. Where one has ended that was looked at,
     /// so is everybody who came meanwhile: it may have gone to the background just then, as its child.
@@ -145,7 +160,7 @@ impl Heirs {
         let estates = &estates[..];
         // The owner has the lock id, too, if `styxy run` started it.
         let inherits = |seen: &Seen, estate: &Estate| {
-            estate.goes_to(seen.descent) && seen.listed.pid != estate.owner.pid
+            estate.tie(seen.descent).is_some() && seen.listed.pid != estate.owner.pid
         };
         let may_inherit = |seen: &Seen| estates.iter().any(|estate| inherits(seen, estate));
         if !self.seen.iter().any(may_inherit) && self.no_newcomer_inherits(estates) {
@@ -156,12 +171,12 @@ impl Heirs {
         self.round += 1;
         loop {
             let mut is_complete = self.walk(procfs::processes(), estates, &mut marked);
-            let heirs = eldest(&mut marked);
+            let (heirs, surely) = first_of(&mut marked);
             // Who has ended since it was looked at may have left a child that came after the list.
             let count = marked.len();
-            marked.retain(|(_, lock_id)| heirs.contains_key(lock_id));
+            marked.retain(|candidate| heirs.contains_key(&candidate.lock_id));
             is_complete &= marked.len() == count;
-            if is_complete || heirs.len() == estates.len() || Instant::now() >= deadline {
+            if is_complete || surely == estates.len() || Instant::now() >= deadline {
                 return heirs;
             }
             std::thread::yield_now();
@@ -231,7 +246,7 @@ impl Heirs {
             // thread is its process's, which has a number of its own.
             Ok(stat) if stat.is_forked() => stat.is_kernel_thread() || process::is_thread(pid),
             Ok(_) => match self.look_into(&directory, pid, estates, &mut Marked::new()) {
-                Look::Descent(descent) => !estates.iter().any(|estate| estate.goes_to(descent)),
+                Look::Descent(descent) => !is_tied(descent, estates),
                 Look::Ended | Look::Bare => false,
             },
             Err(_) => false,
@@ -275,6 +290,9 @@ impl Heirs {
                 known => known,
             };
             let look = self.look(listed.pid, estates, marked);
+            // What a fork becomes late, in the middle of execve(2) now, is a newcomer once more.
+            let is_bare = matches!(look, Look::Bare);
+            let known = known.filter(|seen| !(is_bare && seen.descent.fork.is_some()));
             let since = known.map_or_else(Instant::now, |seen| seen.since);
             let is_settled = since.elapsed() >= SETTLING;
             let mut round = self.round;
@@ -336,12 +354,14 @@ impl Heirs {
                 // The first thread has ended, and its environment is seen no more.
                 descent.lock_id = facts::lock_id(&thread, &mut self.text);
             }
-            if self.text.is_empty() && Fork::of(&stat).is_none() {
+            let is_known = Fork::of(&stat).is_some() || is_tied(descent, estates);
+            if self.text.is_empty() && !is_known {
                 return Look::Bare;
             }
         }
-        let left = estates.iter().filter(|estate| estate.goes_to(descent));
-        marked.extend(left.map(|estate| (process, estate.lock_id)));
+        marked.extend(estates.iter().filter_map(|estate| {
+            Some(Candidate { process, lock_id: estate.lock_id, tie: estate.tie(descent)? })
+        }));
         Look::Descent(descent)
     }
 }
@@ -354,43 +374,54 @@ impl Fork {
 
 impl Estate {
     fn of(orphan: &Orphan, dead: &[Dead]) -> Self {
-        let Orphan { lock_id, owner, allocated_at_ms } = *orphan;
+        let Orphan { lock_id, owner, implicit, allocated_at_ms } = *orphan;
         let found = dead.binary_search_by_key(&owner, |dead| dead.process);
-        let image = found.ok().and_then(|place| dead[place].image);
+        let image = found.ok().and_then(|place| dead[place].image).filter(|_| !implicit);
         // Two clocks were read when that was written down, and rounded.
         let since_ticks = process::tick_at(allocated_at_ms.saturating_sub(2));
         Self { lock_id, owner, image, since_ticks }
     }
 
-    fn goes_to(&self, descent: Descent) -> bool {
+    fn tie(&self, descent: Descent) -> Option<Tie> {
         let Descent { lock_id, fork } = descent;
-        lock_id == Some(self.lock_id)
-            || fork.is_some_and(|fork| {
-                Some(fork.image) == self.image && fork.start_ticks >= self.since_ticks
-            })
+        if lock_id == Some(self.lock_id) {
+            return Some(Tie::LockId);
+        }
+        let Fork { image, start_ticks } = fork?;
+        (Some(image) == self.image && start_ticks >= self.since_ticks).then_some(Tie::Fork)
     }
+}
+
+fn is_tied(descent: Descent, estates: &[Estate]) -> bool {
+    estates.iter().any(|estate| estate.tie(descent).is_some())
 }
 
 impl Seen {
     fn is_worth_a_look(&self, estates: &[Estate], round: u64) -> bool {
-        let may_inherit = || estates.iter().any(|estate| estate.goes_to(self.descent));
-        self.round != round && (!self.is_settled || may_inherit())
+        self.round != round && (!self.is_settled || is_tied(self.descent, estates))
     }
 }
 
-/// The oldest living process for each lock id.
-fn eldest(marked: &mut Marked) -> HashMap<Uuid, Identified> {
-    marked.sort_by_key(|(process, _)| (process.start_ticks, process.pid));
-    let mut heirs = HashMap::new();
-    for (process, lock_id) in marked.iter() {
-        if let Entry::Vacant(place) = heirs.entry(*lock_id)
-            && let Ok(identified) = process::identify(process.pid)
-            && identified.process == *process
+/// The heir for each lock id, and how many of them have it in their environment: those stay, whoever
+/// else may be found.
+fn first_of(marked: &mut Marked) -> (HashMap<Uuid, Identified>, usize) {
+    marked.sort_by(|one, other| {
+        let by_age = one.process.start_ticks.cmp(&other.process.start_ticks);
+        let by_age = by_age.then(one.process.pid.cmp(&other.process.pid));
+        let within = if one.tie == Tie::Fork { by_age.reverse() } else { by_age };
+        one.tie.cmp(&other.tie).then(within)
+    });
+    let (mut heirs, mut surely) = (HashMap::new(), 0);
+    for candidate in marked.iter() {
+        if let Entry::Vacant(place) = heirs.entry(candidate.lock_id)
+            && let Ok(identified) = process::identify(candidate.process.pid)
+            && identified.process == candidate.process
         {
             place.insert(identified);
+            surely += usize::from(candidate.tie == Tie::LockId);
         }
     }
-    heirs
+    (heirs, surely)
 }
 
 #[cfg(test)]
@@ -406,8 +437,8 @@ mod tests {
     /// Allocations whose owner is nobody that can be seen.
     fn orphans(lock_ids: &[Uuid]) -> Vec<Orphan> {
         let owner = Process { pid: u32::MAX, start_ticks: 0 };
-        let orphan = |lock_id: &Uuid| Orphan { lock_id: *lock_id, owner, allocated_at_ms: 0 };
-        lock_ids.iter().map(orphan).collect()
+        let orphan = Orphan { lock_id: Uuid::nil(), owner, implicit: false, allocated_at_ms: 0 };
+        lock_ids.iter().map(|lock_id| Orphan { lock_id: *lock_id, ..orphan }).collect()
     }
 
     /// The allocations of nobody that can be seen, as the inside of this module knows them.
@@ -610,32 +641,82 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_of_the_owner_inherits_what_was_allocated_before_it_came() {
+    fn the_youngest_fork_of_the_owner_inherits_what_was_allocated_before_it_came() {
         let mut command = Command::new("sh");
         // What is in the background has /dev/null for its input.
-        command.args(["-c", "exec 3<&0; (read -r line <&3; :) & wait"]).stdin(Stdio::piped());
+        let forks = "exec 3<&0; (read -r line <&3; :) & (read -r line <&3; :) & wait";
+        command.args(["-c", forks]).stdin(Stdio::piped());
         let mut shell = Child::start(&mut command, "sh");
-        let fork = shell.child_named("sh");
+        let mut forks = Vec::new();
+        until("both are there", || {
+            let listed = procfs::processes().expect("/proc is there").into_iter();
+            let of_shell = |pid: &u32| {
+                procfs::stat(*pid, &mut [0; 1024]).is_ok_and(|stat| stat.parent == shell.pid())
+            };
+            forks = listed.map(|listed| listed.pid).filter(of_shell).collect();
+            forks.len() == 2
+        });
         let Identified { process, image, .. } = process::identify(shell.pid()).expect("it lives");
         assert!(image.is_some());
-        let lock_id = Uuid::new_v4();
+        let fork = process::identify(forks[1]).expect("it lives");
+        assert_eq!(fork.image, None, "its brother has the same");
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let now =
             u64::try_from(now.expect("it is after 1970").as_millis()).expect("it is not long");
-        let heir = |heirs: &mut Heirs, allocated_at_ms, image| {
-            let orphan = Orphan { lock_id, owner: process, allocated_at_ms };
-            heirs.of(&[orphan], &[Dead { process, image }]).get(&lock_id).map(|it| it.process.pid)
+        let orphan = Orphan {
+            lock_id: Uuid::new_v4(),
+            owner: process,
+            implicit: false,
+            allocated_at_ms: now - 60_000,
+        };
+        let heir = |heirs: &mut Heirs, orphan: &Orphan, image| {
+            let heirs = heirs.of(std::slice::from_ref(orphan), &[Dead { process, image }]);
+            heirs.get(&orphan.lock_id).map(|heir| heir.process.pid)
         };
         let mut heirs = settled();
         shell.kill();
         until("the shell is dead", || !process::is_alive(process));
 
-        assert_eq!(heir(&mut Heirs::default(), now - 60_000, image), Some(fork));
-        assert_eq!(heir(&mut heirs, now - 60_000, image), Some(fork), "it is known");
-        assert_eq!(heir(&mut heirs, now + 60_000, image), None, "it came before");
-        assert_eq!(heir(&mut heirs, now - 60_000, None), None);
+        assert_eq!(heir(&mut Heirs::default(), &orphan, image), Some(forks[1]));
+        assert_eq!(heir(&mut heirs, &orphan, image), Some(forks[1]), "it is known");
+        let later = Orphan { allocated_at_ms: now + 60_000, ..orphan };
+        assert_eq!(heir(&mut heirs, &later, image), None, "they came before");
+        let unnamed = Orphan { implicit: true, ..orphan };
+        assert_eq!(heir(&mut heirs, &unnamed, image), None, "the shell may not know of it");
+        assert_eq!(heir(&mut heirs, &orphan, None), None);
         let other = process::identify(std::process::id()).expect("it lives").image;
-        assert_eq!(heir(&mut heirs, now - 60_000, other), None, "somebody else's");
+        assert_eq!(heir(&mut heirs, &orphan, other), None, "somebody else's");
+
+        let mut command = sleeper();
+        let marked = command.env("STYXY_LOCK_ID", orphan.lock_id.to_string());
+        let marked = Child::start(marked, "sleep");
+        assert_eq!(heir(&mut heirs, &orphan, image), Some(marked.pid()), "it has the lock id");
+    }
+
+    #[test]
+    fn a_fork_that_becomes_another_program_late_is_a_newcomer_once_more() {
+        // It has no environment for ever, as others have none in the middle of execve(2).
+        let mut bare = sleeper().env_clear().spawn().expect("it is installed");
+        let mut buffer = [0; 1024];
+        until("it runs its program", || {
+            procfs::stat(bare.id(), &mut buffer).is_ok_and(|stat| stat.own_image().is_some())
+        });
+        let Identified { process, image, .. } = process::identify(bare.id()).expect("it lives");
+        let fork = image.map(|image| Fork { image, start_ticks: process.start_ticks });
+        let mut heirs = settled();
+        let place = heirs.seen.iter().position(|seen| seen.listed.pid == bare.id());
+        let seen = &mut heirs.seen[place.expect("it is met")];
+        assert!(seen.is_settled);
+        seen.descent.fork = fork;
+        let orphan = orphans(&[Uuid::new_v4()]).remove(0);
+        let begin = Instant::now();
+        let heirs_of_it = heirs.of(&[orphan], &[Dead { process: orphan.owner, image }]);
+        assert!(heirs_of_it.is_empty() && begin.elapsed() >= EXEC_PATIENCE, "it was waited for");
+        let seen = heirs.seen.iter().find(|seen| seen.listed.pid == bare.id());
+        let seen = seen.expect("it lives");
+        assert!(!seen.is_settled && seen.descent == Descent::default());
+        bare.kill().expect("it is ours");
+        bare.wait().expect("it is ours");
     }
 
     /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.

@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(facts.lock_id, Some(lock_id));
         assert!(facts.cwd.is_some());
         let owner = Process { pid: u32::MAX, start_ticks: 0 };
-        let orphan = Orphan { lock_id, owner, allocated_at_ms: 0 };
+        let orphan = Orphan { lock_id, owner, implicit: false, allocated_at_ms: 0 };
         let heirs = Heirs::default().of(&[orphan], &[]);
         assert_eq!(heirs[&lock_id].process, facts.process);
     }

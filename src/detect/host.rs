@@ -37,7 +37,7 @@ pub struct Host {
     known: Known,
     containers: Containers,
     heirs: Arc<Mutex<Heirs>>,
-    /// Who has died just now, in their order.
+    /// Whose death is being told, in their order.
     dead: Vec<Dead>,
     prober: Prober,
     trouble: Option<String>,
@@ -104,7 +104,7 @@ impl Host {
         self.prober.prepare();
     }
 
-    /// Who has died, in their order: before the registry is told, which asks for their heirs.
+    /// Who has died, in their order: for as long as the registry is told, which asks for their heirs.
     pub fn remember(&mut self, dead: &[Dead]) {
         dead.clone_into(&mut self.dead);
     }

@@ -51,7 +51,7 @@ pub fn parent_owner() -> Option<Identified> {
         uid,
         started_at: unix_seconds(stat.start_ticks),
         pidfd: None,
-        image: stat.image,
+        image: stat.own_image(),
     })
 }
 

@@ -37,7 +37,8 @@ pub struct Identified {
     pub started_at: u64,
     /// pidfd_open(2), where the kernel has it and lets us.
     pub pidfd: Option<OwnedFd>,
-    /// What its forks have in common with it, where it may be looked into.
+    /// What its forks have in common with it, where it may be looked into and is none itself. It has
+    /// another one once it has called execve(2) again.
     pub image: Option<Image>,
 }
 
@@ -114,7 +115,7 @@ fn look(pid: u32) -> rustix::io::Result<Sight> {
     let directory = ProcDir::open(pid)?;
     let stat = directory.stat(&mut buffer)?;
     let process = Process { pid, start_ticks: stat.start_ticks };
-    Ok(Sight { process, uid: directory.uid()?, image: stat.image, is_dead: stat.is_dead() })
+    Ok(Sight { process, uid: directory.uid()?, image: stat.own_image(), is_dead: stat.is_dead() })
 }
 
 /// Whether `pid` is the id of a thread that is not its process's first: /proc shows it, though it
@@ -181,13 +182,14 @@ fn pid_in_use(pid: u32) -> bool {
 pub fn own() -> io::Result<Identified> {
     let mut buffer = [0; 1024];
     let pid = std::process::id();
-    let Stat { start_ticks, image, .. } = procfs::stat(pid, &mut buffer)?;
+    let stat = procfs::stat(pid, &mut buffer)?;
+    let start_ticks = stat.start_ticks;
     Ok(Identified {
         process: Process { pid, start_ticks },
         uid: geteuid().as_raw(),
         started_at: unix_seconds(start_ticks),
         pidfd: None,
-        image,
+        image: stat.own_image(),
     })
 }
 

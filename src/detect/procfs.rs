@@ -35,11 +35,12 @@ pub(super) struct Stat<'b> {
     /// Field 22, in clock ticks since boot.
     pub(super) start_ticks: u64,
     /// Field 28.
-    pub(super) image: Option<Image>,
+    image: Option<Image>,
 }
 
 /// One run of execve(2): where the stack begins that it made, which the kernel chooses at random and
-/// a fork keeps. So whoever has called no execve(2) yet has its parent's.
+/// a fork keeps. So whoever has called no execve(2) yet has its parent's. Without that choice
+/// (ADDR_NO_RANDOMIZE of personality(2)) many programs have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image(NonZeroU64);
 
@@ -77,6 +78,12 @@ impl<'b> Stat<'b> {
     /// same file.
     pub(super) fn is_forked(&self) -> bool {
         self.flags & 0x0000_0040 != 0
+    }
+
+    /// What its forks have in common with it and with nobody else; nothing of a fork, whose parent
+    /// and whose parent's other forks have the same.
+    pub(super) fn own_image(&self) -> Option<Image> {
+        self.image.filter(|_| !self.is_forked())
     }
 
     /// Whose image it is a fork of, if it has called no execve(2) since it was made.
@@ -285,11 +292,11 @@ impl ProcDir {
         Ok(any)
     }
 
-    /// Its descriptors, to be looked at one by one.
+    /// Its descriptors, to be looked at one by one: where it may not be looked at, none is a socket.
     ///
     /// # Errors
     ///
-    /// `EACCES` where the process may not be looked at.
+    /// What open(2) says.
     pub(super) fn descriptors(&self) -> Result<Descriptors> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Descriptors(openat(&self.fd, c"fd", flags, Mode::empty())?))
@@ -348,8 +355,10 @@ mod tests {
         assert_eq!(stat.name, b"a) R 1 (b");
         assert_eq!((stat.state, stat.parent, stat.session), (b'S', 7, 9));
         assert_eq!((stat.threads, stat.start_ticks), (3, 123_456));
-        assert_eq!(stat.image, NonZeroU64::new(678).map(Image));
-        assert_eq!(stat.forked_image(), None, "it has called execve(2)");
+        let image = NonZeroU64::new(678).map(Image);
+        assert_eq!((stat.own_image(), stat.forked_image()), (image, None), "it called execve(2)");
+        let fork = Stat { flags: stat.flags | 0x40, ..stat };
+        assert_eq!((fork.own_image(), fork.forked_image()), (None, image));
     }
 
     #[test]

@@ -248,7 +248,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, poll};
 
     use super::*;
-    use crate::detect::process::identify;
+    use crate::detect::process::{Identified, identify};
     use crate::detect::testing::{Child, leaderless, sleeper, until};
 
     fn watched(watch: &mut Watch) -> (Child, Process) {
@@ -283,6 +283,26 @@ mod tests {
         assert!(watch.died().is_empty());
         assert!(!readable(&watch, Duration::ZERO));
         assert_eq!(watch.len(), 1);
+    }
+
+    #[test]
+    fn a_death_tells_what_forks_have_in_common_with_the_dead() {
+        type Look = fn(&mut Watch) -> Vec<Dead>;
+        let looks: [Look; 2] = [Watch::died, Watch::sweep];
+        for look in looks {
+            let mut watch = Watch::new().expect("epoll works");
+            let mut child = Child::start(&mut sleeper(), "sleep");
+            let Identified { process, pidfd, image, .. } =
+                identify(child.pid()).expect("the child lives");
+            assert!(image.is_some());
+            watch.add(process, pidfd, image);
+            child.kill();
+            until("it is told", || {
+                let dead = look(&mut watch);
+                assert!(dead.is_empty() || dead == [Dead { process, image }], "{dead:?}");
+                !dead.is_empty()
+            });
+        }
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl Registry {
                 && !has_served(entry)
             {
                 let Allocation { lock_id, allocated_at_ms, .. } = entry.allocation;
-                orphans.push(Orphan { lock_id, owner, allocated_at_ms });
+                let implicit = entry.allocation.owner.is_some_and(|owner| owner.implicit);
+                orphans.push(Orphan { lock_id, owner, implicit, allocated_at_ms });
             }
         }
         // `npm run dev &`, nohup, programs that go to the background: their child goes on with the

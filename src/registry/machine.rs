@@ -38,7 +38,7 @@ pub trait Machine {
     fn is_alive(&mut self, process: Process) -> bool;
 
     /// The processes that go on with what dead owners began, by lock id: each lives, and has that
-    /// `STYXY_LOCK_ID` in its environment, or has the memory of the owner, which was its parent.
+    /// `STYXY_LOCK_ID` in its environment, or is a fork of the owner, with all that it knew.
     fn heirs(&mut self, orphans: &[Orphan]) -> HashMap<Uuid, Owner>;
 
     /// Whether that directory exists. What cannot be seen counts as existing.
@@ -61,6 +61,8 @@ pub struct Orphan {
     pub lock_id: Uuid,
     /// The owner that it had.
     pub owner: Process,
+    /// Nobody named that owner: it may know nothing of the allocation, and so may its forks.
+    pub implicit: bool,
     /// When it was allocated, in Unix milliseconds: who came earlier knows nothing of it.
     pub allocated_at_ms: u64,
 }
