@@ -18,6 +18,10 @@ const LISTENER_INTERVAL: Duration = Duration::from_secs(1);
 /// processor there, and a fraction of that elsewhere.
 const AWAITED_INTERVAL: Duration = Duration::from_millis(40);
 
+/// How soon after the first allocation new processes are met, so that a death before the first look
+/// finds them known. At once it would take a processor from the program that is about to start.
+const FIRST_MEETING: Duration = Duration::from_millis(250);
+
 /// How often a state that can't be used or written is tried again.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -54,6 +58,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
     };
     let mut net = Instant::now() + net_interval();
     let mut looked: Option<Instant> = None;
+    let mut meeting: Option<Instant> = None;
     let mut questions: Option<JoinHandle<()>> = None;
     loop {
         let now = Instant::now();
@@ -67,10 +72,15 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         let deadline = plan.next_deadline.map(|left| now + left);
         let is_first = looked.is_none();
         let look = next_look(&mut looked, &plan, now);
-        if is_first && look.is_some() && coordinator.has_newcomers() {
-            // An owner that dies before the first look finds everybody known.
-            let coordinator = coordinator.clone();
-            drop(tokio::task::spawn_blocking(move || coordinator.meet_processes()));
+        if is_first {
+            meeting = look.map(|_| now + FIRST_MEETING);
+        }
+        if meeting.is_some_and(|it| it <= now) {
+            meeting = None;
+            if coordinator.has_newcomers() {
+                let coordinator = coordinator.clone();
+                drop(tokio::task::spawn_blocking(move || coordinator.meet_processes()));
+            }
         }
         let mut asking = plan.engines_due.map(|left| now + left);
         if questions.as_ref().is_some_and(|questions| !questions.is_finished()) {
@@ -86,7 +96,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
             looked = Some(Instant::now());
             continue;
         }
-        let wake = [look, deadline, asking].into_iter().flatten().fold(net, Instant::min);
+        let wake = [look, deadline, asking, meeting].into_iter().flatten().fold(net, Instant::min);
         tokio::select! {
             () = sleep_until(wake) => {}
             // Whoever has changed something is answered first.
