@@ -141,23 +141,21 @@ impl Coordinator {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
+    use crate::coordinator::tests::Sleeper;
     use crate::detect::process::identify;
 
     #[test]
     fn a_look_at_all_processes_counts_for_a_millisecond() {
         let mut watch = Watch::new().expect("epoll works");
-        let mut child = Command::new("sleep").arg("600").spawn().expect("it is installed");
-        let found = identify(child.id()).expect("it lives");
+        let sleeper = Sleeper::new();
+        let found = identify(sleeper.0.id()).expect("it lives");
         watch.add(found.process, found.pidfd, found.image);
         let start = now();
         let later = |time: Duration| Moment { monotonic: start.monotonic + time, ..start };
         let mut batch = Batch::default();
         assert!(batch.all_live(&watch, start));
-        child.kill().expect("it is ours");
-        child.wait().expect("it is ours");
+        drop(sleeper);
         assert!(batch.all_live(&watch, later(LOOK_AGE / 2)), "seen before");
         assert!(!batch.all_live(&watch, later(LOOK_AGE)));
         assert!(!batch.all_live(&watch, start), "no look says so any more");

@@ -40,10 +40,10 @@ impl Fixture {
 }
 
 /// A child that is killed and reaped when dropped.
-struct Sleeper(Child);
+pub(super) struct Sleeper(pub(super) Child);
 
 impl Sleeper {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Command::new("sleep").arg("600").spawn().expect("sleep can be started"))
     }
 }
