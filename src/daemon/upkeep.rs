@@ -75,13 +75,6 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         if is_first {
             meeting = look.map(|_| now + FIRST_MEETING);
         }
-        if meeting.is_some_and(|it| it <= now) {
-            meeting = None;
-            if coordinator.has_newcomers() {
-                let coordinator = coordinator.clone();
-                drop(tokio::task::spawn_blocking(move || coordinator.meet_processes()));
-            }
-        }
         let mut asking = plan.engines_due.map(|left| now + left);
         if questions.as_ref().is_some_and(|questions| !questions.is_finished()) {
             asking = None;
@@ -94,6 +87,14 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
         if [look, deadline].into_iter().flatten().any(|due| due <= now) {
             look_around(&coordinator).await;
             looked = Some(Instant::now());
+            continue;
+        }
+        if meeting.is_some_and(|it| it <= now) {
+            meeting = None;
+            if coordinator.has_newcomers() {
+                let coordinator = coordinator.clone();
+                walk(move || coordinator.meet_processes()).await;
+            }
             continue;
         }
         let wake = [look, deadline, asking, meeting].into_iter().flatten().fold(net, Instant::min);
@@ -125,14 +126,18 @@ async fn look_around(coordinator: &Arc<Coordinator>) {
     if !has_unknown && !coordinator.has_newcomers() {
         return;
     }
-    // A walk through /proc: milliseconds to a tenth of a second, so not on this thread.
-    let walker = coordinator.clone();
-    let walk = move || {
+    let coordinator = coordinator.clone();
+    walk(move || {
         if has_unknown {
-            walker.name_listeners();
+            coordinator.name_listeners();
         }
-        walker.meet_processes();
-    };
+        coordinator.meet_processes();
+    })
+    .await;
+}
+
+/// A walk through /proc: milliseconds to a tenth of a second, so not on this thread.
+async fn walk(walk: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(walk).await {
         tracing::error!("the walk through /proc failed: {error}");
     }
