@@ -1,7 +1,6 @@
 //! `POST /allocate` and its batch: a request is checked, its owner verified, and then decided.
 
-use uuid::Uuid;
-
+use super::lock_ids::LockIds;
 use super::{Coordinator, Decided, Inner, Peer, now, validate};
 use crate::api::{self, AllocateRequest, AllocateResponse};
 use crate::error::Error;
@@ -69,7 +68,7 @@ impl Coordinator {
         peer: Peer,
         now: Moment,
     ) -> Result<AllocateResponse, Error> {
-        let checked = checked(request)?;
+        let checked = checked(request, &mut inner.lock_ids)?;
         let verified = inner.verify_owner(request, peer, now)?;
         // Who was named and cannot be believed gets a lease instead.
         let instead = verified.note.as_ref().map(|_| inner.registry.policy().default_lease);
@@ -95,7 +94,7 @@ impl Coordinator {
 }
 
 /// A request with its values checked; the owner is verified separately.
-fn checked(request: &AllocateRequest) -> Result<Request, Error> {
+fn checked(request: &AllocateRequest, lock_ids: &mut LockIds) -> Result<Request, Error> {
     if let Some(name) = &request.service_name {
         validate::name("service_name", name)?;
     }
@@ -118,7 +117,7 @@ fn checked(request: &AllocateRequest) -> Result<Request, Error> {
         lease: validate::lease(request.lease_seconds)?,
         if_running: request.if_running,
         previous: request.previous_process_id,
-        lock_id: lock_id.map_or_else(|| Ok(Uuid::new_v4()), validate::chosen_lock_id)?,
+        lock_id: lock_id.map_or_else(|| Ok(lock_ids.next()), validate::chosen_lock_id)?,
     })
 }
 

@@ -15,6 +15,7 @@ mod census;
 mod events;
 mod holder;
 mod instances;
+mod lock_ids;
 mod log;
 mod operations;
 mod owner;
@@ -41,6 +42,7 @@ pub use upkeep::Upkeep;
 
 use self::batch::Batch;
 use self::census::Census;
+use self::lock_ids::LockIds;
 use crate::config::Config;
 use crate::detect::containers::Engines;
 use crate::detect::holders::Finder;
@@ -106,6 +108,7 @@ struct Inner {
     problems: Vec<String>,
     shutting_down: bool,
     feed: events::Feed,
+    lock_ids: LockIds,
     /// Processes that a request named and that were not watched before.
     newcomers: Vec<Process>,
     /// What the upkeep waits for.
@@ -208,6 +211,7 @@ impl Coordinator {
             problems: Vec::new(),
             shutting_down: false,
             feed: events::Feed::default(),
+            lock_ids: LockIds::default(),
             newcomers: Vec::new(),
             planned: Planned::default(),
             compaction_failed: false,
