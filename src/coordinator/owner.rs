@@ -58,10 +58,10 @@ impl Inner {
         now: Moment,
     ) -> Result<(Process, u64), Error> {
         let unknown = |reason: String| Error::UnknownProcess { pid, reason };
-        let watched = if self.batch.all_live(&self.watch, now) {
-            self.watch.watched(pid)
-        } else {
-            self.watch.living(pid)
+        let watched = match self.watch.watched(pid) {
+            Some(process) if self.batch.all_live(&self.watch, now) => Some(process),
+            Some(_) => self.watch.living(pid),
+            None => None,
         };
         let (process, started_at) = if let Some(process) = watched {
             (process, process::unix_seconds(process.start_ticks))
