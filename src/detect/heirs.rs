@@ -185,7 +185,7 @@ impl Heirs {
 
     /// Looks at who is new, so that whoever dies next leaves nobody to look at. Slow the first time.
     pub fn meet(&mut self) {
-        if self.met.is_none_or(|met| met.elapsed() >= MEETING) {
+        if self.is_meeting_due() {
             // Before the list: who comes while it is read is new the next time.
             let last_pid = procfs::last_pid().ok();
             self.round += 1;
@@ -254,9 +254,13 @@ impl Heirs {
     }
 
     /// Whether [`Heirs::meet`] would look at anybody. Three system calls, so that an idle second needs
-    /// neither a list nor another thread.
+    /// neither a list nor another thread, and none sooner than in a second.
     pub fn has_newcomers(&self) -> bool {
-        !self.has_met_lately() || !self.knows_everybody()
+        self.is_meeting_due() && (!self.has_met_lately() || !self.knows_everybody())
+    }
+
+    fn is_meeting_due(&self) -> bool {
+        self.met.is_none_or(|met| met.elapsed() >= MEETING)
     }
 
     fn has_met_lately(&self) -> bool {

@@ -69,7 +69,13 @@ fn meet(heirs: &mut Heirs, later: Duration) -> bool {
     let before = heirs.last_pid;
     heirs.met = None;
     heirs.meet();
+    a_second_later(heirs);
     before.is_some() && heirs.all_up_to == before
+}
+
+/// As if the last meeting had been a second ago.
+fn a_second_later(heirs: &mut Heirs) {
+    heirs.met = Instant::now().checked_sub(MEETING);
 }
 
 #[test]
@@ -122,8 +128,9 @@ fn nobody_is_met_where_nobody_is_new() {
     let child = sleeper_with(lock_id);
     assert!(heirs.has_newcomers());
     assert_eq!(heirs.of(&orphans(&[lock_id]), &[])[&lock_id].process.pid, child.pid());
-    heirs.met = None;
     heirs.meet();
+    assert!(!heirs.has_newcomers(), "all have been looked at just now");
+    a_second_later(&mut heirs);
     assert!(heirs.has_newcomers(), "it is not settled yet, and the number is new");
     complete(&mut heirs);
     assert!(
