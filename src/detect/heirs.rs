@@ -14,7 +14,9 @@
 //! What a process set in its environment itself, as a shell does with `export`, is in its memory and
 //! nowhere in /proc; its forks have it there too, and whatever they start gets it. So where nobody
 //! has the lock id for all to see, a fork of the owner inherits, known by the stack that they have in
-//! common: the youngest that came after the allocation, because a server is mostly started last.
+//! common: the youngest that came after the allocation, because a server is mostly started last. An
+//! owner may have become another program since it was identified (`styxy run -- ./dev.sh`, where the
+//! script allocates too), with another stack: that one is known since the last meeting.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -83,15 +85,16 @@ struct Seen {
 struct Descent {
     /// The lock id in its environment.
     lock_id: Option<Uuid>,
-    fork: Option<Fork>,
+    run: Option<Run>,
 }
 
-/// A process that has called no execve(2).
+/// What runs in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fork {
-    /// That of its parent.
+struct Run {
     image: Image,
-    /// When it was made, in clock ticks since boot.
+    /// It is its parent's image: the process has called no execve(2).
+    is_fork: bool,
+    /// When the process was made, in clock ticks since boot.
     start_ticks: u64,
 }
 
@@ -100,8 +103,9 @@ struct Fork {
 struct Estate {
     lock_id: Uuid,
     owner: Process,
-    /// What the owner's forks have in common with it.
-    image: Option<Image>,
+    /// What the owner's forks have in common with it: what it ran when it was identified, and what it
+    /// was seen to run later, if it called execve(2) in between.
+    images: [Option<Image>; 2],
     /// When it was allocated, in clock ticks since boot.
     since_ticks: u64,
 }
@@ -156,7 +160,8 @@ impl Heirs {
     /// A process in the middle of execve(2) is looked at again. Where one has ended that was looked at,
     /// so is everybody who came meanwhile: it may have gone to the background just then, as its child.
     pub fn of(&mut self, orphans: &[Orphan], dead: &[Dead]) -> HashMap<Uuid, Identified> {
-        let estates: Vec<_> = orphans.iter().map(|orphan| Estate::of(orphan, dead)).collect();
+        let estates: Vec<_> =
+            orphans.iter().map(|orphan| Estate::of(orphan, dead, &self.seen)).collect();
         let estates = &estates[..];
         // The owner has the lock id, too, if `styxy run` started it.
         let inherits = |seen: &Seen, estate: &Estate| {
@@ -296,7 +301,7 @@ impl Heirs {
             let look = self.look(listed.pid, estates, marked);
             // What a fork becomes late, in the middle of execve(2) now, is a newcomer once more.
             let is_bare = matches!(look, Look::Bare);
-            let known = known.filter(|seen| !(is_bare && seen.descent.fork.is_some()));
+            let known = known.filter(|seen| !(is_bare && seen.descent.is_fork()));
             let since = known.map_or_else(Instant::now, |seen| seen.since);
             let is_settled = since.elapsed() >= SETTLING;
             let mut round = self.round;
@@ -341,7 +346,7 @@ impl Heirs {
         let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
         let process = Process { pid, start_ticks: stat.start_ticks };
         let mut descent =
-            Descent { fork: Fork::of(&stat), lock_id: facts::lock_id(directory, &mut self.text) };
+            Descent { run: Run::of(&stat), lock_id: facts::lock_id(directory, &mut self.text) };
         if self.text.is_empty() {
             let Ok(stat) = directory.stat(&mut buffer) else { return Look::Ended };
             if stat.is_dead() {
@@ -358,7 +363,9 @@ impl Heirs {
                 // The first thread has ended, and its environment is seen no more.
                 descent.lock_id = facts::lock_id(&thread, &mut self.text);
             }
-            let is_known = Fork::of(&stat).is_some() || is_tied(descent, estates);
+            // By what it is now: a fork that has just called execve(2) has no environment yet.
+            let is_known =
+                Run::of(&stat).is_some_and(|run| run.is_fork) || is_tied(descent, estates);
             if self.text.is_empty() && !is_known {
                 return Look::Bare;
             }
@@ -370,29 +377,44 @@ impl Heirs {
     }
 }
 
-impl Fork {
+impl Descent {
+    fn is_fork(self) -> bool {
+        self.run.is_some_and(|run| run.is_fork)
+    }
+}
+
+impl Run {
     fn of(stat: &Stat<'_>) -> Option<Self> {
-        Some(Self { image: stat.forked_image()?, start_ticks: stat.start_ticks })
+        let is_fork = stat.is_forked();
+        Some(Self { image: stat.image?, is_fork, start_ticks: stat.start_ticks })
     }
 }
 
 impl Estate {
-    fn of(orphan: &Orphan, dead: &[Dead]) -> Self {
+    /// `dead` is in its order, `seen` by pid.
+    fn of(orphan: &Orphan, dead: &[Dead], seen: &[Seen]) -> Self {
         let Orphan { lock_id, owner, implicit, allocated_at_ms } = *orphan;
         let found = dead.binary_search_by_key(&owner, |dead| dead.process);
-        let image = found.ok().and_then(|place| dead[place].image).filter(|_| !implicit);
+        let identified = found.ok().and_then(|place| dead[place].image);
+        let found = seen.binary_search_by_key(&owner.pid, |seen| seen.listed.pid);
+        let seen = found.ok().and_then(|place| seen[place].descent.run);
+        let is_own = |run: &Run| run.start_ticks == owner.start_ticks && !run.is_fork;
+        let seen = seen.filter(is_own).map(|run| run.image);
+        let images = if implicit { [None; 2] } else { [identified, seen] };
         // Two clocks were read when that was written down, and rounded.
         let since_ticks = process::tick_at(allocated_at_ms.saturating_sub(2));
-        Self { lock_id, owner, image, since_ticks }
+        Self { lock_id, owner, images, since_ticks }
     }
 
     fn tie(&self, descent: Descent) -> Option<Tie> {
-        let Descent { lock_id, fork } = descent;
+        let Descent { lock_id, run } = descent;
         if lock_id == Some(self.lock_id) {
             return Some(Tie::LockId);
         }
-        let Fork { image, start_ticks } = fork?;
-        (Some(image) == self.image && start_ticks >= self.since_ticks).then_some(Tie::Fork)
+        let Run { image, is_fork, start_ticks } = run?;
+        let is_heir =
+            is_fork && self.images.contains(&Some(image)) && start_ticks >= self.since_ticks;
+        is_heir.then_some(Tie::Fork)
     }
 }
 

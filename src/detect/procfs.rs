@@ -34,8 +34,8 @@ pub(super) struct Stat<'b> {
     pub(super) threads: u32,
     /// Field 22, in clock ticks since boot.
     pub(super) start_ticks: u64,
-    /// Field 28.
-    image: Option<Image>,
+    /// Field 28: that of its parent where it [is forked](Self::is_forked).
+    pub(super) image: Option<Image>,
 }
 
 /// One run of execve(2): where the stack begins that it made, which the kernel chooses at random and
@@ -84,11 +84,6 @@ impl<'b> Stat<'b> {
     /// and whose parent's other forks have the same.
     pub(super) fn own_image(&self) -> Option<Image> {
         self.image.filter(|_| !self.is_forked())
-    }
-
-    /// Whose image it is a fork of, if it has called no execve(2) since it was made.
-    pub(super) fn forked_image(&self) -> Option<Image> {
-        self.image.filter(|_| self.is_forked())
     }
 
     /// Whether its first thread has ended and others live: then `/proc/PID/{fd,cwd,environ}` are
@@ -356,9 +351,9 @@ mod tests {
         assert_eq!((stat.state, stat.parent, stat.session), (b'S', 7, 9));
         assert_eq!((stat.threads, stat.start_ticks), (3, 123_456));
         let image = NonZeroU64::new(678).map(Image);
-        assert_eq!((stat.own_image(), stat.forked_image()), (image, None), "it called execve(2)");
+        assert_eq!((stat.own_image(), stat.image), (image, image), "it called execve(2)");
         let fork = Stat { flags: stat.flags | 0x40, ..stat };
-        assert_eq!((fork.own_image(), fork.forked_image()), (None, image));
+        assert_eq!((fork.own_image(), fork.image), (None, image));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Real child processes for the tests of this layer.
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -95,6 +96,12 @@ impl Child {
     /// Its process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a line, where its input is a pipe.
+    pub(super) fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("its input is a pipe");
+        writeln!(input, "{line}").expect("it reads");
     }
 
     /// Waits for its child of that name and tells its process id.

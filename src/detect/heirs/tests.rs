@@ -15,7 +15,7 @@ fn orphans(lock_ids: &[Uuid]) -> Vec<Orphan> {
 
 /// The allocations of nobody that can be seen, as the inside of this module knows them.
 fn estates(lock_ids: &[Uuid]) -> Vec<Estate> {
-    orphans(lock_ids).iter().map(|orphan| Estate::of(orphan, &[])).collect()
+    orphans(lock_ids).iter().map(|orphan| Estate::of(orphan, &[], &[])).collect()
 }
 
 #[test]
@@ -216,6 +216,45 @@ fn a_newcomer_is_sure_to_inherit_nothing_once_it_runs_a_program_without_the_lock
     thread.join().expect("it ends");
 }
 
+/// What an owner leaves that was named, and got it at that time in Unix milliseconds.
+fn orphan_of(owner: Process, allocated_at_ms: u64) -> Orphan {
+    Orphan { lock_id: Uuid::new_v4(), owner, implicit: false, allocated_at_ms }
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(now.expect("it is after 1970").as_millis()).expect("it is not long")
+}
+
+/// Who inherits from an owner that ran `image` when it was identified.
+fn heir(heirs: &mut Heirs, orphan: &Orphan, image: Option<Image>) -> Option<u32> {
+    let dead = Dead { process: orphan.owner, image };
+    let heirs = heirs.of(std::slice::from_ref(orphan), &[dead]);
+    heirs.get(&orphan.lock_id).map(|heir| heir.process.pid)
+}
+
+#[test]
+fn a_fork_of_what_the_owner_became_since_it_was_identified_inherits() {
+    let mut command = Command::new("sh");
+    let becomes = "read -r line; exec bash -c 'exec 3<&0; (read -r line <&3; :) & wait'";
+    command.args(["-c", becomes]).stdin(Stdio::piped());
+    let mut shell = Child::start(&mut command, "sh");
+    let Identified { process, image, .. } = process::identify(shell.pid()).expect("it lives");
+    let orphan = orphan_of(process, now_ms());
+    shell.tell("now");
+    let fork = shell.child_named("bash");
+    let mut heirs = settled();
+    shell.kill();
+    until("the shell is dead", || !process::is_alive(process));
+
+    assert_eq!(heir(&mut Heirs::default(), &orphan, image), None, "nobody has seen it since");
+    assert_eq!(heir(&mut heirs, &orphan, image), Some(fork));
+    let unnamed = Orphan { implicit: true, ..orphan };
+    assert_eq!(heir(&mut heirs, &unnamed, image), None, "the shell may not know of it");
+    let before = Process { start_ticks: process.start_ticks - 1, ..process };
+    assert_eq!(heir(&mut heirs, &orphan_of(before, 0), image), None, "it had the same number");
+}
+
 #[test]
 fn the_youngest_fork_of_the_owner_inherits_what_was_allocated_before_it_came() {
     let mut command = Command::new("sh");
@@ -236,18 +275,8 @@ fn the_youngest_fork_of_the_owner_inherits_what_was_allocated_before_it_came() {
     assert!(image.is_some());
     let fork = process::identify(forks[1]).expect("it lives");
     assert_eq!(fork.image, None, "its brother has the same");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = u64::try_from(now.expect("it is after 1970").as_millis()).expect("it is not long");
-    let orphan = Orphan {
-        lock_id: Uuid::new_v4(),
-        owner: process,
-        implicit: false,
-        allocated_at_ms: now - 60_000,
-    };
-    let heir = |heirs: &mut Heirs, orphan: &Orphan, image| {
-        let heirs = heirs.of(std::slice::from_ref(orphan), &[Dead { process, image }]);
-        heirs.get(&orphan.lock_id).map(|heir| heir.process.pid)
-    };
+    let now = now_ms();
+    let orphan = orphan_of(process, now - 60_000);
     let mut heirs = settled();
     shell.kill();
     until("the shell is dead", || !process::is_alive(process));
@@ -258,9 +287,10 @@ fn the_youngest_fork_of_the_owner_inherits_what_was_allocated_before_it_came() {
     assert_eq!(heir(&mut heirs, &later, image), None, "they came before");
     let unnamed = Orphan { implicit: true, ..orphan };
     assert_eq!(heir(&mut heirs, &unnamed, image), None, "the shell may not know of it");
-    assert_eq!(heir(&mut heirs, &orphan, None), None);
-    let other = process::identify(std::process::id()).expect("it lives").image;
-    assert_eq!(heir(&mut heirs, &orphan, other), None, "somebody else's");
+    assert_eq!(heir(&mut Heirs::default(), &orphan, None), None);
+    let other = Child::start(&mut sleeper(), "sleep");
+    let other = process::identify(other.pid()).expect("it lives").image;
+    assert_eq!(heir(&mut Heirs::default(), &orphan, other), None, "somebody else's");
 
     let marked = sleeper_with(orphan.lock_id);
     assert_eq!(heir(&mut heirs, &orphan, image), Some(marked.pid()), "it has the lock id");
@@ -275,12 +305,13 @@ fn a_fork_that_becomes_another_program_late_is_a_newcomer_once_more() {
         procfs::stat(bare.id(), &mut buffer).is_ok_and(|stat| stat.own_image().is_some())
     });
     let Identified { process, image, .. } = process::identify(bare.id()).expect("it lives");
-    let fork = image.map(|image| Fork { image, start_ticks: process.start_ticks });
+    let start_ticks = process.start_ticks;
+    let fork = image.map(|image| Run { image, is_fork: true, start_ticks });
     let mut heirs = settled();
     let place = heirs.seen.iter().position(|seen| seen.listed.pid == bare.id());
     let seen = &mut heirs.seen[place.expect("it is met")];
     assert!(seen.is_settled);
-    seen.descent.fork = fork;
+    seen.descent.run = fork;
     let orphan = orphans(&[Uuid::new_v4()]).remove(0);
     let begin = Instant::now();
     let heirs_of_it = heirs.of(&[orphan], &[Dead { process: orphan.owner, image }]);
@@ -295,6 +326,7 @@ fn a_fork_that_becomes_another_program_late_is_a_newcomer_once_more() {
 /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
 #[test]
 fn whoever_goes_to_the_background_twice_is_found_at_every_step() {
+    let _rising = numbers();
     // Forks of this process would keep the sockets of other tests open for a moment.
     const START: &str = "while read -r id; do \
         STYXY_LOCK_ID=$id sh -c '(sleep 5 & :) & exit' </dev/null >/dev/null 2>&1 & \
