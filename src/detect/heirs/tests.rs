@@ -3,6 +3,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
+use crate::detect::process::Image;
 use crate::detect::testing::{Child, sleeper, until};
 use crate::testing::skip;
 
@@ -15,7 +16,7 @@ fn orphans(lock_ids: &[Uuid]) -> Vec<Orphan> {
 
 /// The allocations of nobody that can be seen, as the inside of this module knows them.
 fn estates(lock_ids: &[Uuid]) -> Vec<Estate> {
-    orphans(lock_ids).iter().map(|orphan| Estate::of(orphan, &[], &[])).collect()
+    orphans(lock_ids).iter().map(|orphan| Estate::of(orphan, &[], None)).collect()
 }
 
 #[test]
@@ -326,11 +327,11 @@ fn a_fork_that_becomes_another_program_late_is_a_newcomer_once_more() {
 /// Each step of it happens while somebody looks: a process is made, ends, becomes another program.
 #[test]
 fn whoever_goes_to_the_background_twice_is_found_at_every_step() {
-    let _rising = numbers();
     // Forks of this process would keep the sockets of other tests open for a moment.
     const START: &str = "while read -r id; do \
         STYXY_LOCK_ID=$id sh -c '(sleep 5 & :) & exit' </dev/null >/dev/null 2>&1 & \
         wait $!; echo; done";
+    let _rising = numbers();
     let mut command = Command::new("sh");
     command.args(["-c", START]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut starter = command.spawn().expect("sh");

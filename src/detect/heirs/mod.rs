@@ -18,17 +18,19 @@
 //! owner may have become another program since it was identified (`styxy run -- ./dev.sh`, where the
 //! script allocates too), with another stack: that one is known since the last meeting.
 
+mod estate;
+
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use uuid::Uuid;
 
+use self::estate::{Descent, Estate, Marked, Run, first_of, is_tied};
 use super::facts;
-use super::process::{self, Identified, Image};
-use super::procfs::{self, Listed, ProcDir, Stat};
+use super::process::{self, Identified};
+use super::procfs::{self, Listed, ProcDir};
 use super::watch::Dead;
 use crate::registry::{Orphan, Process};
 
@@ -80,36 +82,6 @@ struct Seen {
     round: u64,
 }
 
-/// What a process has from whoever started it; nothing also of other users' processes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Descent {
-    /// The lock id in its environment.
-    lock_id: Option<Uuid>,
-    run: Option<Run>,
-}
-
-/// What runs in a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
-    image: Image,
-    /// It is its parent's image: the process has called no execve(2).
-    is_fork: bool,
-    /// When the process was made, in clock ticks since boot.
-    start_ticks: u64,
-}
-
-/// An allocation that is looked for an heir.
-#[derive(Debug)]
-struct Estate {
-    lock_id: Uuid,
-    owner: Process,
-    /// What the owner's forks have in common with it: what it ran when it was identified, and what it
-    /// was seen to run later, if it called execve(2) in between.
-    images: [Option<Image>; 2],
-    /// When it was allocated, in clock ticks since boot.
-    since_ticks: u64,
-}
-
 /// What there is to see of a process.
 enum Look {
     Descent(Descent),
@@ -119,23 +91,6 @@ enum Look {
     /// old one first and fills in the new one last, and at their end.
     Bare,
 }
-
-/// A process that may inherit.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    process: Process,
-    lock_id: Uuid,
-    tie: Tie,
-}
-
-/// What ties a process to an allocation; the first is the stronger one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Tie {
-    LockId,
-    Fork,
-}
-
-type Marked = Vec<Candidate>;
 
 impl Default for Heirs {
     fn default() -> Self {
@@ -160,12 +115,12 @@ impl Heirs {
     /// A process in the middle of execve(2) is looked at again. Where one has ended that was looked at,
     /// so is everybody who came meanwhile: it may have gone to the background just then, as its child.
     pub fn of(&mut self, orphans: &[Orphan], dead: &[Dead]) -> HashMap<Uuid, Identified> {
-        let estates: Vec<_> =
-            orphans.iter().map(|orphan| Estate::of(orphan, dead, &self.seen)).collect();
+        let estate = |orphan| Estate::of(orphan, dead, self.last_run(orphan.owner.pid));
+        let estates: Vec<_> = orphans.iter().map(estate).collect();
         let estates = &estates[..];
         // The owner has the lock id, too, if `styxy run` started it.
         let inherits = |seen: &Seen, estate: &Estate| {
-            estate.tie(seen.descent).is_some() && seen.listed.pid != estate.owner.pid
+            estate.is_tied(seen.descent) && seen.listed.pid != estate.owner.pid
         };
         let may_inherit = |seen: &Seen| estates.iter().any(|estate| inherits(seen, estate));
         if !self.seen.iter().any(may_inherit) && self.no_newcomer_inherits(estates) {
@@ -186,6 +141,12 @@ impl Heirs {
             }
             std::thread::yield_now();
         }
+    }
+
+    /// What was seen last of whoever has that number.
+    fn last_run(&self, pid: u32) -> Option<Run> {
+        let found = self.seen.binary_search_by_key(&pid, |seen| seen.listed.pid);
+        found.ok().and_then(|place| self.seen[place].descent.run)
     }
 
     /// Looks at who is new, so that whoever dies next leaves nobody to look at. Slow the first time.
@@ -370,84 +331,15 @@ impl Heirs {
                 return Look::Bare;
             }
         }
-        marked.extend(estates.iter().filter_map(|estate| {
-            Some(Candidate { process, lock_id: estate.lock_id, tie: estate.tie(descent)? })
-        }));
+        marked.extend(estates.iter().filter_map(|estate| estate.candidate(process, descent)));
         Look::Descent(descent)
     }
-}
-
-impl Descent {
-    fn is_fork(self) -> bool {
-        self.run.is_some_and(|run| run.is_fork)
-    }
-}
-
-impl Run {
-    fn of(stat: &Stat<'_>) -> Option<Self> {
-        let is_fork = stat.is_forked();
-        Some(Self { image: stat.image?, is_fork, start_ticks: stat.start_ticks })
-    }
-}
-
-impl Estate {
-    /// `dead` is in its order, `seen` by pid.
-    fn of(orphan: &Orphan, dead: &[Dead], seen: &[Seen]) -> Self {
-        let Orphan { lock_id, owner, implicit, allocated_at_ms } = *orphan;
-        let found = dead.binary_search_by_key(&owner, |dead| dead.process);
-        let identified = found.ok().and_then(|place| dead[place].image);
-        let found = seen.binary_search_by_key(&owner.pid, |seen| seen.listed.pid);
-        let seen = found.ok().and_then(|place| seen[place].descent.run);
-        let is_own = |run: &Run| run.start_ticks == owner.start_ticks && !run.is_fork;
-        let seen = seen.filter(is_own).map(|run| run.image);
-        let images = if implicit { [None; 2] } else { [identified, seen] };
-        // Two clocks were read when that was written down, and rounded.
-        let since_ticks = process::tick_at(allocated_at_ms.saturating_sub(2));
-        Self { lock_id, owner, images, since_ticks }
-    }
-
-    fn tie(&self, descent: Descent) -> Option<Tie> {
-        let Descent { lock_id, run } = descent;
-        if lock_id == Some(self.lock_id) {
-            return Some(Tie::LockId);
-        }
-        let Run { image, is_fork, start_ticks } = run?;
-        let is_heir =
-            is_fork && self.images.contains(&Some(image)) && start_ticks >= self.since_ticks;
-        is_heir.then_some(Tie::Fork)
-    }
-}
-
-fn is_tied(descent: Descent, estates: &[Estate]) -> bool {
-    estates.iter().any(|estate| estate.tie(descent).is_some())
 }
 
 impl Seen {
     fn is_worth_a_look(&self, estates: &[Estate], round: u64) -> bool {
         self.round != round && (!self.is_settled || is_tied(self.descent, estates))
     }
-}
-
-/// The heir for each lock id, and how many of them have it in their environment: those stay, whoever
-/// else may be found.
-fn first_of(marked: &mut Marked) -> (HashMap<Uuid, Identified>, usize) {
-    marked.sort_by(|one, other| {
-        let by_age = one.process.start_ticks.cmp(&other.process.start_ticks);
-        let by_age = by_age.then(one.process.pid.cmp(&other.process.pid));
-        let within = if one.tie == Tie::Fork { by_age.reverse() } else { by_age };
-        one.tie.cmp(&other.tie).then(within)
-    });
-    let (mut heirs, mut surely) = (HashMap::new(), 0);
-    for candidate in marked.iter() {
-        if let Entry::Vacant(place) = heirs.entry(candidate.lock_id)
-            && let Ok(identified) = process::identify(candidate.process.pid)
-            && identified.process == candidate.process
-        {
-            place.insert(identified);
-            surely += usize::from(candidate.tie == Tie::LockId);
-        }
-    }
-    (heirs, surely)
 }
 
 #[cfg(test)]
