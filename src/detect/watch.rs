@@ -66,14 +66,16 @@ pub struct Watch {
     /// Those that were not needed any more when somebody looked last.
     idle: BTreeSet<Process>,
     max_idle: usize,
-    /// There was one whose death epoll does not tell.
-    is_partial: bool,
+    /// How many there are whose death epoll does not tell.
+    untold: usize,
 }
 
 /// What there is of a process that is watched.
 #[derive(Debug, Default)]
 struct Watched {
     pidfd: Option<OwnedFd>,
+    /// Epoll tells its death.
+    is_told: bool,
     image: Option<Image>,
 }
 
@@ -97,35 +99,33 @@ impl Watch {
         // Their descriptors are no loss to those who connect.
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let max_idle = usize::try_from(limit / 8).unwrap_or(MAX_IDLE).min(MAX_IDLE);
-        Ok(Self {
-            epoll,
-            watched: BTreeMap::new(),
-            idle: BTreeSet::new(),
-            max_idle,
-            is_partial: false,
-        })
+        Ok(Self { epoll, watched: BTreeMap::new(), idle: BTreeSet::new(), max_idle, untold: 0 })
     }
 
     /// Watches `process`. Without a pidfd only [`Watch::sweep`] finds its death, and so it is where
     /// epoll refuses the pidfd.
     pub fn add(&mut self, process: Process, pidfd: Option<OwnedFd>, image: Option<Image>) {
-        let known = self.watched.entry(process).or_default();
-        if known.pidfd.is_some() {
+        if self.watched.get(&process).is_some_and(|known| known.pidfd.is_some()) {
             return;
         }
-        let is_told_of = pidfd.as_ref().is_some_and(|pidfd| {
+        let is_told = pidfd.as_ref().is_some_and(|pidfd| {
             let pid = epoll::EventData::new_u64(process.pid.into());
             // The sweep polls what epoll would not take, for want of memory or of
             // /proc/sys/fs/epoll/max_user_watches (epoll(7)).
             epoll::add(&self.epoll, pidfd, pid, epoll::EventFlags::IN).is_ok()
         });
-        self.is_partial |= !is_told_of;
-        *known = Watched { pidfd, image };
+        self.untold += usize::from(!is_told);
+        let before = self.watched.insert(process, Watched { pidfd, is_told, image });
+        self.untold -= usize::from(before.is_some_and(|before| !before.is_told));
     }
 
     /// Watches it no more.
     pub fn remove(&mut self, process: Process) {
-        if let Some(Watched { pidfd: Some(pidfd), .. }) = self.watched.remove(&process) {
+        let Some(Watched { pidfd, is_told, .. }) = self.watched.remove(&process) else { return };
+        self.untold -= usize::from(!is_told);
+        if let Some(pidfd) = pidfd
+            && is_told
+        {
             // Closing it would do, unless a child that was just forked has a copy of it.
             let _refused = epoll::delete(&self.epoll, &pidfd);
         }
@@ -174,7 +174,7 @@ impl Watch {
     pub fn all_live(&self) -> bool {
         let mut events = [const { MaybeUninit::uninit() }; 1];
         let waited = epoll::wait(&self.epoll, &mut events, Some(&AT_ONCE));
-        !self.is_partial && waited.is_ok_and(|(dead, _)| dead.is_empty())
+        self.untold == 0 && waited.is_ok_and(|(dead, _)| dead.is_empty())
     }
 
     /// The process with this pid, if it is watched: it may have died.
@@ -320,8 +320,17 @@ mod tests {
         assert!(watch.all_live());
         assert_eq!(watch.watched(process.pid), None);
         let third = Child::start(&mut sleeper(), "sleep");
-        watch.add(identify(third.pid()).expect("the child lives").process, None, None);
+        let before = Process { start_ticks: 1, pid: third.pid() };
+        let found = identify(third.pid()).expect("the child lives");
+        watch.add(found.process, None, None);
+        watch.add(found.process, None, None);
         assert!(!watch.all_live(), "nobody would tell");
+        watch.add(found.process, found.pidfd, None);
+        assert!(watch.all_live(), "it is told of now");
+        watch.add(before, None, None);
+        assert!(!watch.all_live());
+        watch.remove(before);
+        assert!(watch.all_live(), "it is not watched any more");
     }
 
     #[test]
