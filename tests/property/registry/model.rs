@@ -79,6 +79,16 @@ impl Model {
         {
             return;
         }
+        self.goes_to(request, (lock_id, port), now);
+    }
+
+    /// Whoever made that request has it from now on.
+    pub(crate) fn goes_to(
+        &mut self,
+        request: &Request,
+        (lock_id, port): (Uuid, u16),
+        now: Duration,
+    ) {
         let lease = self.first_lease(request).map(|length| Period::starting(now, length));
         let life = Life {
             port,

@@ -33,6 +33,13 @@ port_range = [9000, 9003]
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Allocate(Wish),
+    /// Somebody asks for what another one has, and says whose it was.
+    TakeOver {
+        at: prop::sample::Index,
+        by: u8,
+        previous: u8,
+        implicit: bool,
+    },
     Release(prop::sample::Index),
     Renew(prop::sample::Index, u64),
     Register {
@@ -130,6 +137,8 @@ impl Step {
         let index = any::<prop::sample::Index>;
         prop_oneof![
             8 => Self::allocate(),
+            2 => (index(), 0..4_u8, 0..4_u8, any::<bool>())
+                .prop_map(|(at, by, previous, implicit)| Self::TakeOver { at, by, previous, implicit }),
             1 => index().prop_map(Self::Release),
             1 => (index(), 1..100_u64).prop_map(|(at, seconds)| Self::Renew(at, seconds)),
             1 => (0..2_u8, prop::option::of(0..4_u8))
@@ -261,6 +270,13 @@ impl World {
         let now = self.now;
         match step {
             Step::Allocate(wish) => return self.allocate(wish),
+            Step::TakeOver { at, by, previous, implicit } => {
+                if let Some(lock_id) = self.pick(*at) {
+                    let process = self.living(*by);
+                    let owner = Owner { process, started_at: 0, implicit: *implicit };
+                    self.take_over(lock_id, owner, u32::from(*previous));
+                }
+            }
             Step::Release(at) => {
                 if let Some(lock_id) = self.pick(*at) {
                     self.registry.release(lock_id).expect("it is there");
@@ -361,6 +377,36 @@ impl World {
         let what = (granted.lock_id, port);
         self.model.granted(&request, what, &self.machine, self.now.monotonic);
         Some(granted)
+    }
+
+    /// It goes to whoever knows whose it is, or takes it from somebody dead; never while anybody uses
+    /// it.
+    fn take_over(&mut self, lock_id: Uuid, owner: Owner, previous: u32) {
+        let allocation = self.registry.allocation(lock_id).expect("it was picked").clone();
+        let request = Request {
+            service_type: allocation.service_type,
+            service_name: allocation.service_name,
+            project_path: allocation.project_path,
+            protocol: allocation.protocol,
+            wish: None,
+            exact: false,
+            avoid: Vec::new(),
+            owner: Some(owner),
+            instance_id: allocation.instance_id,
+            lease: None,
+            if_running: IfRunning::Another,
+            previous: Some(previous),
+            lock_id,
+        };
+        let granted = self.registry.allocate(&request, &mut self.machine, self.now).is_ok();
+        let from = allocation.owner.map(|owner| owner.process);
+        let is_own = from == Some(owner.process);
+        let may_go = |from: Process| from.pid == previous || !self.machine.alive.contains(&from);
+        let goes = from.is_some_and(may_go) && !self.machine.sockets.contains_key(&allocation.port);
+        assert_eq!(granted, is_own || goes, "{request:?} of {from:?}");
+        if goes && !is_own {
+            self.model.goes_to(&request, (lock_id, allocation.port), self.now.monotonic);
+        }
     }
 
     fn register(&mut self, id: u8, pid: Option<u8>) {
