@@ -71,7 +71,7 @@ pub struct Watch {
 }
 
 /// What there is of a process that is watched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watched {
     pidfd: Option<OwnedFd>,
     /// Epoll tells its death.

@@ -179,7 +179,8 @@ fn killed_for_its_memory_it_comes_back_with_all_that_it_answered() {
     let Some(machine) = Machine::start() else { return };
     // One that has failed may have left its group.
     let mount = "mkdir /run/memory && mount -t cgroup -o memory none /run/memory && \
-                 { rmdir /run/memory/$0 2>/dev/null || :; } && mkdir /run/memory/$0 && cd /run/memory/$0 && echo 1M >memory.limit_in_bytes";
+                 { rmdir /run/memory/$0 2>/dev/null || :; } && \
+                 mkdir /run/memory/$0 && cd /run/memory/$0 && echo 1M >memory.limit_in_bytes";
     let group = machine.cgroup();
     let group = group.file_name().and_then(|name| name.to_str()).expect("a name");
     let limited = machine.run("sh", &["-c", mount, group]);
