@@ -1,13 +1,8 @@
 //! Whether anybody is being served: what a daemon looks at before it leaves.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::Frame;
 
 /// Requests in progress, and when the last one was done. An idle keep-alive connection is none.
 #[derive(Debug, Clone)]
@@ -54,31 +49,6 @@ impl Drop for InProgress {
         let now = u64::try_from(inner.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         inner.last.store(now, Ordering::Release);
         inner.busy.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A body that is in progress until it is dropped.
-#[derive(Debug)]
-pub(super) struct Counted {
-    body: Body,
-    _busy: InProgress,
-}
-
-impl Counted {
-    pub(super) fn new(body: Body, busy: InProgress) -> Self {
-        Self { body, _busy: busy }
-    }
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
     }
 }
 

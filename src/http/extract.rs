@@ -1,12 +1,13 @@
 //! Bodies, path parameters and queries, with refusals that name what is wrong.
 
-use std::future::Future;
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody as _};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::{StatusCode, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::StatusCode;
+use hyper::body::{Body as _, Bytes, Incoming};
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -25,37 +26,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_DISCARDED: u64 = 1024 * 1024;
 const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A JSON body.
-pub(super) struct Json<T>(pub(super) T);
-
-/// A JSON body that may be absent.
-pub(super) struct OptionalJson<T>(pub(super) T);
-
-/// The one parameter of a path.
-pub(super) struct Parameter(pub(super) String);
-
-/// The query of an address.
-pub(super) struct Queried<T>(pub(super) T);
-
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
-    type Rejection = Refusal;
-
-    fn from_request(request: Request, _: &S) -> impl Future<Output = Result<Self, Refusal>> + Send {
-        let body = request.into_body();
-        async { parse(&read(body).await?).map(Self) }
-    }
-}
-
-impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        let body = read(request.into_body()).await?;
-        if body.is_empty() { Ok(Self(T::default())) } else { parse(&body).map(Self) }
-    }
-}
-
-async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+/// A request's body.
+pub(super) async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
     // A Content-Length says it before anything has arrived.
     let length = body.size_hint().lower();
     if length > MAX_BODY as u64 {
@@ -64,13 +36,12 @@ async fn read(mut body: Body) -> Result<Bytes, Refusal> {
         }
         return Err(too_large());
     }
-    let collected = Limited::new(&mut body, MAX_BODY).collect();
-    let collected = tokio::time::timeout(BODY_PATIENCE, collected)
+    let collected = tokio::time::timeout(BODY_PATIENCE, collect(&mut body))
         .await
         .map_err(|_| Error::MalformedRequest("the body did not arrive in time".to_owned()))?;
     match collected {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+        Ok(Some(all)) => Ok(all),
+        Ok(None) => {
             discard(&mut body).await;
             Err(too_large())
         }
@@ -78,18 +49,45 @@ async fn read(mut body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
+/// All of a body; none when it is too large.
+async fn collect(body: &mut Incoming) -> hyper::Result<Option<Bytes>> {
+    let mut all = Bytes::new();
+    let mut joined = Vec::new();
+    while let Some(piece) = next(body).await.transpose()? {
+        if all.is_empty() && joined.is_empty() {
+            // Almost always there is no other.
+            all = piece;
+            continue;
+        }
+        if joined.is_empty() {
+            joined.extend_from_slice(&all);
+        }
+        joined.extend_from_slice(&piece);
+        if joined.len() > MAX_BODY {
+            return Ok(None);
+        }
+    }
+    let all = if joined.is_empty() { all } else { joined.into() };
+    Ok((all.len() <= MAX_BODY).then_some(all))
+}
+
 /// Reads what is left of a body, within reason, and keeps nothing.
-async fn discard(body: &mut Body) {
+async fn discard(body: &mut Incoming) {
     let all = async {
         let mut left = MAX_DISCARDED;
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-            let Some(rest) = left.checked_sub(length) else { return };
+        while let Some(Ok(piece)) = next(body).await {
+            let Some(rest) = left.checked_sub(piece.len() as u64) else { return };
             left = rest;
         }
     };
     // Who is slower does not see why it was refused.
     let _ = tokio::time::timeout(DISCARD_PATIENCE, all).await;
+}
+
+/// The next piece of a body, in bytes. Trailers (RFC 9110, 6.5) say nothing here.
+async fn next(body: &mut Incoming) -> Option<hyper::Result<Bytes>> {
+    let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
 }
 
 fn too_large() -> Refusal {
@@ -101,7 +99,8 @@ fn too_large() -> Refusal {
     )
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+/// A JSON body.
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     // serde also reads a struct from an array, field by field; the interface has objects alone.
     if body.trim_ascii_start().first() == Some(&b'[') {
         serde_json::from_slice::<Value>(body).map_err(|error| not_json(&error))?;
@@ -126,6 +125,11 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     Ok(value)
 }
 
+/// A JSON body that may be absent.
+pub(super) fn optional_json<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Refusal> {
+    if body.is_empty() { Ok(T::default()) } else { json(body) }
+}
+
 fn not_json(error: &serde_json::Error) -> Error {
     Error::MalformedRequest(format!("the body is not JSON: {error}"))
 }
@@ -144,25 +148,24 @@ fn wrong_value(path: &str, error: &serde_json::Error) -> Error {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Parameter {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Path(value) = Path::from_request_parts(parts, state).await.map_err(|_| {
-            Error::MalformedRequest("the address is not well-formed UTF-8".to_owned())
-        })?;
-        Ok(Self(value))
-    }
+/// The parameter of a path.
+pub(super) fn parameter(encoded: &str) -> Result<String, Error> {
+    let decoded = percent_decode_str(encoded).decode_utf8();
+    let text = decoded
+        .map_err(|_| Error::MalformedRequest("the address is not well-formed UTF-8".to_owned()))?;
+    Ok(text.into_owned())
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Queried<T> {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let query = Query::from_request_parts(parts, state).await;
-        let Query(value) =
-            query.map_err(|rejection| Error::invalid("query", rejection.body_text()))?;
-        Ok(Self(value))
+/// The value of a query's field, which may stand there once.
+pub(super) fn queried<'q>(
+    query: Option<&'q str>,
+    field: &str,
+) -> Result<Option<Cow<'q, str>>, Error> {
+    let fields = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let mut values = fields.filter(|(name, _)| name == field).map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Error::invalid(field, "stands there twice")),
+        (value, None) => Ok(value),
     }
 }
 
@@ -178,9 +181,10 @@ pub(super) fn port(parameter: &str) -> Result<u16, Error> {
 }
 
 /// A port of a query.
-pub(super) fn queried_port(field: &str, value: &str) -> Result<u16, Error> {
+pub(super) fn queried_port(query: Option<&str>, field: &str) -> Result<Option<u16>, Error> {
+    let Some(value) = queried(query, field)? else { return Ok(None) };
     match value.parse() {
-        Ok(port) if port > 0 => Ok(port),
+        Ok(port) if port > 0 => Ok(Some(port)),
         _ => {
             Err(Error::invalid(field, format!("'{value}' is not a port: they go from 1 to 65535")))
         }

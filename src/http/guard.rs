@@ -6,7 +6,9 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, StatusCode, Uri, header, request::Parts};
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use hyper::{StatusCode, Uri};
 
 use super::refusal::Refusal;
 use crate::coordinator::Peer;
@@ -193,7 +195,7 @@ fn only(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&str>, T
 
 /// The authority of an absolute-form request target, with its port.
 fn authority(uri: &Uri) -> Option<&str> {
-    uri.authority().map(axum::http::uri::Authority::as_str)
+    uri.authority().map(hyper::http::uri::Authority::as_str)
 }
 
 #[cfg(test)]
@@ -205,7 +207,7 @@ mod tests {
     const TCP: Entrance = Entrance::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST), 9876);
 
     fn head(headers: &[(&str, &str)]) -> Parts {
-        let mut request = axum::http::Request::builder().uri("/status");
+        let mut request = hyper::Request::builder().uri("/status");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -1,33 +1,135 @@
 //! A request becomes a call, a call an answer. Thin on purpose: what is decided is decided below.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use axum::body::Body;
-use axum::extract::{Extension, State};
-use axum::http::{Method, Response, StatusCode, Uri};
-use axum::response::IntoResponse;
-use serde::Deserialize;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use tokio::sync::watch;
 
-use super::Call;
-use super::extract::{Json, OptionalJson, Parameter, Queried, port, queried_port};
-use super::refusal::{Refusal, json_response};
-use super::{Client, stream};
+use super::extract::{self, json, optional_json, parameter, port, queried, queried_port};
+use super::refusal::Refusal;
+use super::reply::{self, Reply};
+use super::routes::{self, Found, Route};
+use super::{Call, Stop, stream};
 use crate::api;
-use crate::coordinator::{Answer, Coordinator, Decided};
+use crate::coordinator::{Answer, Coordinator, Decided, Peer};
 use crate::error::Error;
 
-type App = State<Arc<Coordinator>>;
-type From = Extension<Arc<Client>>;
-type Outcome = Result<Response<Body>, Refusal>;
+type Outcome = Result<Response<Reply>, Refusal>;
+
+/// What is known of a request from the connection that it came by.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) peer: Peer,
+    pub(super) stop: watch::Receiver<Stop>,
+}
 
 /// How many suggestions are given when nobody says.
 const DEFAULT_SUGGESTIONS: usize = 5;
 
 /// The description of all this. A test holds it against the routes and the wire types.
 const OPENAPI: &str = include_str!("openapi.json");
+
+/// Answers a request that the guard has let pass.
+pub(super) async fn answer(client: &Client, head: Parts, body: Incoming) -> Outcome {
+    let (route, argument) = match routes::find(&head.method, head.uri.path()) {
+        Found::Route(route, argument) => (route, argument),
+        Found::OtherMethod(allowed) => return Ok(method_not_allowed(&head, &allowed)),
+        Found::Nowhere => return Err(unknown_route(&head)),
+    };
+    // What the others send along says nothing.
+    let has_body = head.method == Method::POST;
+    let body = if has_body { extract::read(body).await? } else { Bytes::new() };
+    match asked(route, argument, head.uri.query(), &body)? {
+        Asked::Call(call) => carry_out(client, call).await,
+        Asked::Events => Ok(stream::answer(client.coordinator.events(), client.stop.clone())),
+        Asked::Description => Ok(reply::json(StatusCode::OK, OPENAPI.to_owned())),
+    }
+}
+
+/// What a request is for.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
+enum Asked {
+    Call(Call),
+    Events,
+    Description,
+}
+
+fn asked(route: Route, argument: &str, query: Option<&str>, body: &[u8]) -> Result<Asked, Refusal> {
+    Ok(Asked::Call(match route {
+        Route::Allocate => Call::Allocate(json(body)?),
+        Route::AllocateBatch => Call::AllocateBatch(json(body)?),
+        Route::Renew => Call::Renew(parameter(argument)?, optional_json(body)?),
+        Route::Release => Call::Release(parameter(argument)?),
+        Route::Check => Call::Check(port(&parameter(argument)?)?, protocol(query)?),
+        Route::Suggest => {
+            let wish = queried_port(query, "preferred_port")?;
+            Call::Suggest(parameter(argument)?, wish, count(query)?)
+        }
+        Route::Register => Call::Register(json(body)?),
+        Route::Heartbeat => Call::Heartbeat(json(body)?),
+        Route::HeartbeatOf => {
+            Call::Heartbeat(api::HeartbeatRequest { instance_id: parameter(argument)? })
+        }
+        Route::Instances => Call::Instances,
+        Route::RemoveInstance => Call::RemoveInstance(parameter(argument)?),
+        Route::Status => Call::Status,
+        Route::Cleanup => Call::Cleanup(optional_json(body)?),
+        Route::Assignments => {
+            Call::Assignments(queried(query, "project_path")?.map(Cow::into_owned))
+        }
+        Route::Assign => Call::Assign(json(body)?),
+        Route::Allocations => Call::Allocations,
+        Route::Scan => {
+            let (start, end) = (queried_port(query, "start")?, queried_port(query, "end")?);
+            Call::Scan(start.unwrap_or(1), end.unwrap_or(u16::MAX))
+        }
+        Route::Config => Call::Config,
+        Route::Events => return Ok(Asked::Events),
+        Route::OpenApi => return Ok(Asked::Description),
+    }))
+}
+
+fn protocol(query: Option<&str>) -> Result<api::Protocol, Error> {
+    match queried(query, "protocol")?.as_deref() {
+        None | Some("tcp") => Ok(api::Protocol::Tcp),
+        Some("udp") => Ok(api::Protocol::Udp),
+        Some("both") => Ok(api::Protocol::Both),
+        Some(_) => Err(Error::invalid("protocol", "must be tcp, udp or both")),
+    }
+}
+
+fn count(query: Option<&str>) -> Result<usize, Error> {
+    let given = queried(query, "count")?.map(|count| count.parse());
+    let given = given.transpose().map_err(|_| Error::invalid("count", "must be a number"))?;
+    Ok(given.unwrap_or(DEFAULT_SUGGESTIONS))
+}
+
+fn unknown_route(head: &Parts) -> Refusal {
+    let error = format!("there is no {} {}", head.method, head.uri.path());
+    let suggestion = "GET /openapi.json describes all there is";
+    Refusal::new(StatusCode::NOT_FOUND, "unknown_route", error, suggestion)
+}
+
+/// RFC 9110, 15.5.6: says what is allowed.
+fn method_not_allowed(head: &Parts, allowed: &str) -> Response<Reply> {
+    let error = format!("{} does not take {}", head.uri.path(), head.method);
+    let suggestion = "GET /openapi.json tells what it takes";
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response =
+        Refusal::new(status, "method_not_allowed", error, suggestion).into_response();
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
 
 /// A call's way to its answer.
 enum Work {
@@ -38,12 +140,8 @@ enum Work {
 }
 
 /// Carries out a call. What has to wait is small: the call itself is not kept.
-fn carry_out(
-    State(coordinator): App,
-    Extension(client): From,
-    call: Call,
-) -> impl Future<Output = Outcome> + use<> {
-    let peer = client.peer;
+fn carry_out(client: &Client, call: Call) -> impl Future<Output = Outcome> + use<> {
+    let (coordinator, peer) = (client.coordinator.clone(), client.peer);
     let work = if call.is_slow() {
         let coordinator = coordinator.clone();
         Work::Aside(aside(move || coordinator.call(&call, peer)))
@@ -62,8 +160,8 @@ fn carry_out(
             Work::Aside(work) => work.await,
         };
         match done {
-            Ok(Answer { body, created: true }) => Ok(json_response(StatusCode::CREATED, body)),
-            Ok(Answer { body, created: false }) => Ok(json_response(StatusCode::OK, body)),
+            Ok(Answer { body, created: true }) => Ok(reply::json(StatusCode::CREATED, body)),
+            Ok(Answer { body, created: false }) => Ok(reply::json(StatusCode::OK, body)),
             Err(error @ Error::PortUnavailable { allocated_to: None, .. }) => {
                 Err(aside(move || coordinator.name_holder(error)).await.into())
             }
@@ -98,186 +196,4 @@ fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Aside<
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     })
-}
-
-pub(super) fn allocate(
-    app: App,
-    from: From,
-    Json(request): Json<api::AllocateRequest>,
-) -> impl Future<Output = Outcome> {
-    carry_out(app, from, Call::Allocate(request))
-}
-
-pub(super) async fn allocate_batch(
-    app: App,
-    from: From,
-    Json(batch): Json<api::BatchRequest>,
-) -> Outcome {
-    carry_out(app, from, Call::AllocateBatch(batch)).await
-}
-
-pub(super) async fn renew(
-    app: App,
-    from: From,
-    Parameter(lock_id): Parameter,
-    OptionalJson(request): OptionalJson<api::RenewRequest>,
-) -> Outcome {
-    carry_out(app, from, Call::Renew(lock_id, request)).await
-}
-
-pub(super) fn release(
-    app: App,
-    from: From,
-    Parameter(lock_id): Parameter,
-) -> impl Future<Output = Outcome> {
-    carry_out(app, from, Call::Release(lock_id))
-}
-
-#[derive(Deserialize)]
-pub(super) struct CheckQuery {
-    protocol: Option<String>,
-}
-
-pub(super) async fn check(
-    app: App,
-    from: From,
-    Parameter(number): Parameter,
-    Queried(query): Queried<CheckQuery>,
-) -> Outcome {
-    let protocol = match query.protocol.as_deref() {
-        None | Some("tcp") => api::Protocol::Tcp,
-        Some("udp") => api::Protocol::Udp,
-        Some("both") => api::Protocol::Both,
-        Some(_) => return Err(Error::invalid("protocol", "must be tcp, udp or both").into()),
-    };
-    carry_out(app, from, Call::Check(port(&number)?, protocol)).await
-}
-
-#[derive(Deserialize)]
-pub(super) struct SuggestQuery {
-    count: Option<String>,
-    preferred_port: Option<String>,
-}
-
-pub(super) async fn suggest(
-    app: App,
-    from: From,
-    Parameter(service_type): Parameter,
-    Queried(query): Queried<SuggestQuery>,
-) -> Outcome {
-    let count = query.count.map_or(Ok(DEFAULT_SUGGESTIONS), |count| count.parse());
-    let count = count.map_err(|_| Error::invalid("count", "must be a number"))?;
-    let wish =
-        query.preferred_port.map(|port| queried_port("preferred_port", &port)).transpose()?;
-    carry_out(app, from, Call::Suggest(service_type, wish, count)).await
-}
-
-pub(super) async fn register(
-    app: App,
-    from: From,
-    Json(request): Json<api::RegisterRequest>,
-) -> Outcome {
-    carry_out(app, from, Call::Register(request)).await
-}
-
-pub(super) async fn heartbeat(
-    app: App,
-    from: From,
-    Json(request): Json<api::HeartbeatRequest>,
-) -> Outcome {
-    carry_out(app, from, Call::Heartbeat(request)).await
-}
-
-pub(super) async fn heartbeat_of(
-    app: App,
-    from: From,
-    Parameter(instance_id): Parameter,
-) -> Outcome {
-    carry_out(app, from, Call::Heartbeat(api::HeartbeatRequest { instance_id })).await
-}
-
-pub(super) async fn instances(app: App, from: From) -> Outcome {
-    carry_out(app, from, Call::Instances).await
-}
-
-pub(super) async fn remove_instance(app: App, from: From, Parameter(id): Parameter) -> Outcome {
-    carry_out(app, from, Call::RemoveInstance(id)).await
-}
-
-pub(super) async fn status(app: App, from: From) -> Outcome {
-    carry_out(app, from, Call::Status).await
-}
-
-pub(super) async fn cleanup(
-    app: App,
-    from: From,
-    OptionalJson(request): OptionalJson<api::CleanupRequest>,
-) -> Outcome {
-    carry_out(app, from, Call::Cleanup(request)).await
-}
-
-#[derive(Deserialize)]
-pub(super) struct AssignmentsQuery {
-    project_path: Option<String>,
-}
-
-pub(super) async fn assignments(
-    app: App,
-    from: From,
-    Queried(query): Queried<AssignmentsQuery>,
-) -> Outcome {
-    carry_out(app, from, Call::Assignments(query.project_path)).await
-}
-
-pub(super) async fn assign(
-    app: App,
-    from: From,
-    Json(request): Json<api::AssignRequest>,
-) -> Outcome {
-    carry_out(app, from, Call::Assign(request)).await
-}
-
-pub(super) async fn allocations(app: App, from: From) -> Outcome {
-    carry_out(app, from, Call::Allocations).await
-}
-
-#[derive(Deserialize)]
-pub(super) struct ScanQuery {
-    start: Option<String>,
-    end: Option<String>,
-}
-
-pub(super) async fn scan(
-    app: App,
-    from: From,
-    Queried(ScanQuery { start, end }): Queried<ScanQuery>,
-) -> Outcome {
-    let start = start.map_or(Ok(1), |start| queried_port("start", &start))?;
-    let end = end.map_or(Ok(u16::MAX), |end| queried_port("end", &end))?;
-    carry_out(app, from, Call::Scan(start, end)).await
-}
-
-pub(super) async fn config(app: App, from: From) -> Outcome {
-    carry_out(app, from, Call::Config).await
-}
-
-pub(super) async fn events(State(coordinator): App, Extension(client): From) -> Response<Body> {
-    stream::answer(coordinator.events(), client.stop.clone())
-}
-
-pub(super) async fn openapi() -> Response<Body> {
-    json_response(StatusCode::OK, OPENAPI.to_owned())
-}
-
-pub(super) async fn unknown_route(method: Method, uri: Uri) -> Response<Body> {
-    let error = format!("there is no {method} {}", uri.path());
-    let suggestion = "GET /openapi.json describes all there is";
-    Refusal::new(StatusCode::NOT_FOUND, "unknown_route", error, suggestion).into_response()
-}
-
-pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
-    let error = format!("{} does not take {method}", uri.path());
-    let suggestion = "GET /openapi.json tells what it takes";
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", error, suggestion)
-        .into_response()
 }

@@ -1,13 +1,14 @@
 //! The coordination layer: HTTP on a TCP and a unix socket, with the same routes.
 //!
 //! A connection's peer is known from its accept on; `guard` looks at every request before any
-//! route does; a handler turns a request into a [`Call`] and that into an answer.
+//! route does; `handlers` turns a request into a [`Call`] and that into an answer.
 
 mod activity;
 mod extract;
 mod guard;
 mod handlers;
 mod refusal;
+mod reply;
 mod routes;
 mod stream;
 mod wire;
@@ -19,28 +20,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, HttpBody as _};
-use axum::extract::Request;
-use axum::http::{HeaderValue, Response, header};
-use axum::response::IntoResponse;
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tower_service::Service;
 
 pub use activity::Activity;
 pub use guard::{Caller, Connection, Entrance};
 pub use routes::ROUTES;
 
-use activity::Counted;
-use wire::{Progress, Received, Wire};
+use handlers::Client;
+use refusal::Refusal;
+use reply::Reply;
+use wire::{Progress, Wire};
 
-use crate::coordinator::{Call, Coordinator, Peer};
+use crate::coordinator::{Call, Coordinator};
 
 /// How long a client may take to send the head of a request, and to begin the next one.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
@@ -75,24 +74,17 @@ pub struct Seat {
     pub streams: Arc<AtomicBool>,
 }
 
-/// What a request's handler knows of the connection that it came by.
-#[derive(Debug)]
-struct Client {
-    peer: Peer,
-    stop: stream::Ending,
-}
-
 /// The routes of one coordinator.
 #[derive(Debug, Clone)]
 pub struct Routes {
-    router: Router,
+    coordinator: Arc<Coordinator>,
     activity: Activity,
 }
 
 impl Routes {
     /// The routes, ready to serve connections.
     pub fn new(coordinator: Arc<Coordinator>) -> Self {
-        Self { router: routes::router(coordinator), activity: Activity::default() }
+        Self { coordinator, activity: Activity::default() }
     }
 
     /// Whether anybody is being served.
@@ -111,36 +103,36 @@ impl Routes {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { router, activity } = self;
+        let Self { coordinator, activity } = self;
         // Whoever has just connected is about to ask.
         let arrived = Arc::new(Mutex::new(Some(activity.begin())));
         let newcomer = arrived.clone();
         let client =
-            Arc::new(Client { peer: connection.caller.peer(), stop: stream::Ending(stop.clone()) });
+            Arc::new(Client { coordinator, peer: connection.caller.peer(), stop: stop.clone() });
         let progress = Progress::new();
         let (working, streaming) = (progress.clone(), streams.clone());
-        let stream = Wire::new(stream, progress.clone());
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let stream = Wire::new(stream, progress.clone(), streams.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
             let busy = lock(&newcomer).take().unwrap_or_else(|| activity.begin());
-            // At once: hyper looks next whether the client is there yet.
             progress.begin();
-            let request = request.map(|body| Received { body, progress: progress.clone() });
-            let answer = answer(router.clone(), connection, client.clone(), request);
+            let is_head = request.method() == Method::HEAD;
+            let answer = answer(connection, client.clone(), request);
             let (progress, streams) = (progress.clone(), streams.clone());
             async move {
-                let response = answer.await;
+                let mut response = answer.await;
                 progress.done();
-                if response.body().size_hint().exact().is_some() {
-                    return Ok::<_, Infallible>(response);
+                if let Reply::Events(stream) = response.body_mut() {
+                    // It is in progress until its end.
+                    stream.busy = Some(busy);
+                    streams.store(!is_head, Ordering::Relaxed);
                 }
-                // A stream is in progress until its end.
-                streams.store(true, Ordering::Relaxed);
-                Ok(response.map(|body| Body::new(Counted::new(body, busy))))
+                Ok::<_, Infallible>(response)
             }
         });
         async move {
             let mut serving = std::pin::pin!(
                 http1::Builder::new()
+                    .half_close(true)
                     .max_buf_size(MAX_BUFFER)
                     .serve_connection(TokioIo::new(stream), service)
             );
@@ -212,21 +204,16 @@ async fn silence(progress: &Progress, streams: &AtomicBool) {
 }
 
 async fn answer(
-    mut router: Router,
     connection: Connection,
     client: Arc<Client>,
-    request: hyper::Request<Received>,
-) -> Response<Body> {
-    let (mut head, body) = request.into_parts();
-    let mut response = match guard::check(&connection, &head) {
-        Ok(()) => {
-            head.extensions.insert(client);
-            let request = Request::from_parts(head, Body::new(body));
-            let Ok(response) = router.call(request).await;
-            response
-        }
-        Err(refusal) => refusal.into_response(),
+    request: Request<Incoming>,
+) -> Response<Reply> {
+    let (head, body) = request.into_parts();
+    let answered = match guard::check(&connection, &head) {
+        Ok(()) => handlers::answer(&client, head, body).await,
+        Err(refusal) => Err(refusal),
     };
+    let mut response = answered.unwrap_or_else(Refusal::into_response);
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static(SERVER));
     response
 }

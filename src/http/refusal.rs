@@ -1,13 +1,11 @@
 //! Errors become answers, once: a status, a code, and never anything but JSON.
 
-use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
-use axum::response::IntoResponse;
+use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::reply::{self, Reply};
 use crate::api::ErrorResponse;
 use crate::error::{self, Error};
-use crate::text::printable_json;
 
 /// A request that was refused before or by the coordinator.
 #[derive(Debug)]
@@ -34,6 +32,11 @@ impl Refusal {
         self.body.context.insert(name.to_owned(), value.into());
         self
     }
+
+    pub(super) fn into_response(self) -> Response<Reply> {
+        let body = serde_json::to_string(&self.body).unwrap_or_default();
+        reply::json(self.status, body)
+    }
 }
 
 impl From<Error> for Refusal {
@@ -56,20 +59,4 @@ fn status(error: &Error) -> StatusCode {
         Error::RangeExhausted { .. } | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         Error::StateNotWritable(_) => StatusCode::INSUFFICIENT_STORAGE,
     }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response<Body> {
-        let body = serde_json::to_string(&self.body).unwrap_or_default();
-        json_response(self.status, body)
-    }
-}
-
-/// An answer of JSON text. A person may have asked, with curl and a terminal.
-pub(super) fn json_response(status: StatusCode, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(printable_json(body)));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
 }

@@ -1,18 +1,19 @@
 //! `GET /events`: server-sent events (WHATWG HTML, section 9.2).
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderValue, Response, header};
-use hyper::body::Frame;
+use hyper::Response;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::Stop;
+use super::activity::InProgress;
+use super::reply::Reply;
 use crate::api::Lagged;
 use crate::coordinator::Happening;
 use crate::text::printable_json;
@@ -26,18 +27,14 @@ const PENDING: usize = 2;
 /// A piece gets no further event when it has so many bytes.
 const PIECE: usize = 16 * 1024;
 
-/// Told when the daemon ends: an event stream has no end of its own.
-#[derive(Debug, Clone)]
-pub(super) struct Ending(pub(super) watch::Receiver<super::Stop>);
-
-/// The answer that goes on until the client, or the daemon, ends it.
+/// The answer that goes on until the client ends it, or the daemon, as `stop` says.
 pub(super) fn answer(
     events: broadcast::Receiver<Happening>,
-    Ending(stop): Ending,
-) -> Response<Body> {
-    let (sender, receiver) = mpsc::channel(PENDING);
+    stop: watch::Receiver<Stop>,
+) -> Response<Reply> {
+    let (sender, pieces) = mpsc::channel(PENDING);
     tokio::spawn(feed(events, sender, stop));
-    let mut response = Response::new(Body::new(Stream(receiver)));
+    let mut response = Response::new(Reply::Events(Stream { pieces, busy: None }));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -48,7 +45,7 @@ pub(super) fn answer(
 async fn feed(
     mut events: broadcast::Receiver<Happening>,
     client: mpsc::Sender<Bytes>,
-    mut stop: watch::Receiver<super::Stop>,
+    mut stop: watch::Receiver<Stop>,
 ) {
     let mut alive = interval(KEEP_ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,17 +93,16 @@ fn lagged(missed: u64) -> Happening {
     Happening::new("lagged", &Lagged { missed })
 }
 
-/// A body that comes as it happens.
-struct Stream(mpsc::Receiver<Bytes>);
+/// What comes as it happens.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pieces: mpsc::Receiver<Bytes>,
+    /// Somebody is being served while it is there.
+    pub(super) busy: Option<InProgress>,
+}
 
-impl HttpBody for Stream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|text| text.map(|text| Ok(Frame::data(text))))
+impl Stream {
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.pieces.poll_recv(context)
     }
 }

@@ -1,21 +1,19 @@
-//! What hyper leaves to be done on a connection: to answer a client that writes no more, and to
-//! explain what is refused before there is a request.
+//! What hyper leaves to be done on a connection: to see that the reader of an event stream is gone,
+//! and to explain what is refused before there is a request.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody};
-use axum::http::StatusCode;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::SERVER;
 use super::refusal::Refusal;
-use super::{SERVER, lock};
 
 /// What goes on on a connection. All of it is seen and said by one task.
 #[derive(Debug, Clone)]
@@ -28,10 +26,6 @@ struct State {
     last: AtomicU64,
     /// A request is being answered.
     answering: AtomicBool,
-    /// The client has shut down its side meanwhile.
-    ended: AtomicBool,
-    /// Whoever was kept from seeing that.
-    reader: Mutex<Option<Waker>>,
     /// The client does not take the answer that is there.
     blocked: AtomicBool,
 }
@@ -43,8 +37,6 @@ impl Progress {
             begun: Instant::now(),
             last: AtomicU64::new(0),
             answering: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            reader: Mutex::new(None),
             blocked: AtomicBool::new(false),
         }))
     }
@@ -59,11 +51,6 @@ impl Progress {
         let last = u64::try_from(self.0.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.0.last.store(last, Ordering::Relaxed);
         self.0.answering.store(false, Ordering::Relaxed);
-        if self.0.ended.load(Ordering::Relaxed)
-            && let Some(reader) = lock(&self.0.reader).take()
-        {
-            reader.wake();
-        }
     }
 
     /// Since when the client may send its next request.
@@ -73,52 +60,15 @@ impl Progress {
 
     /// Whether anything would be lost if the connection ended now.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_answering() || self.0.blocked.load(Ordering::Relaxed)
-    }
-
-    fn is_answering(&self) -> bool {
-        self.0.answering.load(Ordering::Relaxed)
-    }
-}
-
-/// A request's body. It breaks off when the client has shut down its side in the middle of it.
-#[derive(Debug)]
-pub(super) struct Received {
-    pub(super) body: Incoming,
-    pub(super) progress: Progress,
-}
-
-impl HttpBody for Received {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match Pin::new(&mut self.body).poll_frame(context) {
-            // What had come before the end has been handed on before this.
-            Poll::Pending if self.progress.0.ended.load(Ordering::Relaxed) => {
-                Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())))
-            }
-            frame => frame.map_err(Into::into),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.answering.load(Ordering::Relaxed) || self.0.blocked.load(Ordering::Relaxed)
     }
 }
 
 /// A connection, as hyper is to see it.
 ///
 /// A client may shut its side down once it has sent its request (RFC 9112, 9.6), as `nc -N` does.
-/// hyper either gives up such a request, or, told to allow it, never sees that the reader of an
-/// event stream is gone. So the end is kept from it while an answer is made, and no longer.
+/// Told to allow that, hyper reads nothing while it writes an answer, so it never sees that the
+/// reader of an event stream is gone. That is seen here.
 ///
 /// What is no HTTP, or too long, hyper answers by itself with a head and nothing else: such an
 /// answer gets its body here.
@@ -126,13 +76,33 @@ impl HttpBody for Received {
 pub(super) struct Wire<S> {
     stream: S,
     progress: Progress,
+    /// It is an event stream.
+    streams: Arc<AtomicBool>,
+    /// What a client has sent while it reads one. Nobody looks any further then.
+    early: Option<u8>,
     /// What is to be written instead of something that hyper wrote, and how much of it was.
     explanation: (Vec<u8>, usize),
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S, progress: Progress) -> Self {
-        Self { stream, progress, explanation: (Vec::new(), 0) }
+    pub(super) fn new(stream: S, progress: Progress, streams: Arc<AtomicBool>) -> Self {
+        Self { stream, progress, streams, early: None, explanation: (Vec::new(), 0) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Wire<S> {
+    /// Fails when the reader of an event stream has gone.
+    fn look_for_the_reader(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.early.is_some() || !self.streams.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        if Pin::new(&mut self.stream).poll_read(context, &mut buffer)?.is_ready() {
+            let early = buffer.filled().first().copied();
+            self.early = Some(early.ok_or(io::ErrorKind::UnexpectedEof)?);
+        }
+        Ok(())
     }
 }
 
@@ -155,18 +125,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() == before && self.progress.is_answering() {
-            *lock(&self.progress.0.reader) = Some(context.waker().clone());
-            self.progress.0.ended.store(true, Ordering::Relaxed);
-            return Poll::Pending;
+        if let Some(early) = self.early
+            && buffer.remaining() > 0
+        {
+            self.early = None;
+            buffer.put_slice(&[early]);
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -181,7 +151,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         written
     }
 
+    // hyper calls it whenever it has been woken, with nothing to write as well.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look_for_the_reader(context)?;
         ready!(self.poll_explain(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }

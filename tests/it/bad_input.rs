@@ -125,8 +125,13 @@ fn bodies_that_are_too_large() {
         home.daemon_port()
     );
     let chunk = format!("400\r\n{}\r\n", " ".repeat(1024));
+    let padding = chunk.repeat(63);
+    let body = "{\"service_type\":\r\n4\r\n\"dev\r\n2\r\n\"}";
+    let end = "0\r\n\r\n";
+    let fits = format!("{chunked}10\r\n{body}\r\n{padding}{end}");
+    home.connect().send_bytes(fits.as_bytes()).expect("an answer").expect(201);
     chunked.push_str(&chunk.repeat(70));
-    chunked.push_str("0\r\n\r\n");
+    chunked.push_str(end);
     let reply = home.connect().send_bytes(chunked.as_bytes()).expect("an answer");
     reply.refused(413, "body_too_large");
     daemon.is_well(&home);
@@ -231,6 +236,9 @@ fn bad_path_and_query_parameters() {
         "/suggest/dev?count=-1",
         "/suggest/dev?count=many",
         "/suggest/dev?count=99999999999999999999",
+        "/suggest/dev?count=1&count=2",
+        "/scan?start=0",
+        "/scan?end=%31%30x",
     ] {
         let reply = home.get(path);
         let body = reply.json();

@@ -1,5 +1,6 @@
 //! `GET /events`, `styxy watch` and `styxy list --watch`: what happens, as it happens.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpStream;
 use std::process::Stdio;
@@ -9,7 +10,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Home, PATIENCE, Request, Running, Serve, owner, port_of, serve};
+use crate::support::{Home, PATIENCE, Request, Running, Serve, eventually, owner, port_of, serve};
 
 /// An event stream over TCP, as any program would read it.
 struct Stream(BufReader<TcpStream>);
@@ -133,7 +134,7 @@ fn a_program_that_listens_elsewhere_is_told_of_once() {
     let (own, spare) = (home.spare_port(0), home.spare_port(1).to_string());
     let gate = home.work().join("gate");
     mkfifoat(CWD, &gate, Mode::RUSR | Mode::WUSR).expect("a fifo");
-    std::fs::write(home.work().join("serve.py"), Serve::SCRIPT).expect("a file");
+    fs::write(home.work().join("serve.py"), Serve::SCRIPT).expect("a file");
     // The owner's child, and then the owner itself where it should be.
     let script = format!(
         "python3 serve.py 127.0.0.1 {spare} & read _ <gate; exec python3 serve.py 127.0.0.1 $PORT"
@@ -144,7 +145,7 @@ fn a_program_that_listens_elsewhere_is_told_of_once() {
     assert_eq!((port_of(&elsewhere), &elsewhere["state"]), (own, &json!("reserved")));
     assert_eq!(elsewhere["elsewhere"]["local_address"], format!("127.0.0.1:{spare}"));
     assert_eq!(elsewhere["elsewhere"]["name"], "python3");
-    std::fs::write(&gate, "go\n").expect("somebody reads");
+    fs::write(&gate, "go\n").expect("somebody reads");
     let listening = stream.next("listening");
     assert_eq!((port_of(&listening), &listening["elsewhere"]), (own, &Value::Null));
 }
@@ -214,6 +215,25 @@ fn a_daemon_that_ends_ends_its_streams_and_does_not_wait_for_them() {
     daemon.stop();
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert!(streams.into_iter().all(Stream::ends));
+}
+
+#[test]
+fn a_reader_that_goes_is_let_go_at_once() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let descriptors = || {
+        let list = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("a living daemon");
+        list.count()
+    };
+    let before = descriptors();
+    let streams = [Stream::open(&home), Stream::open(&home), Stream::open(&home)];
+    assert!(descriptors() >= before + streams.len());
+    drop(streams);
+    // Long before it would be found out by what is written to it.
+    eventually(Duration::from_secs(5), || match descriptors() {
+        open if open > before => Err(format!("{open} descriptors, {before} before")),
+        _ => Ok(()),
+    });
 }
 
 #[test]

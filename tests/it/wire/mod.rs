@@ -4,6 +4,8 @@ mod allocations;
 mod projects;
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
@@ -83,6 +85,27 @@ fn every_answer_carries_the_server_and_is_json() {
     }
     let garbage = home.connect().send_bytes(b"\x16\x03\x01 not HTTP\r\n\r\n");
     assert!(garbage.map_or(true, |reply| reply.status == 400));
+}
+
+/// RFC 9110, 9.3.2.
+#[test]
+fn a_head_is_a_get_without_its_content() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let host = format!("Host: localhost:{}\r\n", home.daemon_port());
+    for path in ["/status", "/events", "/allocations"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", home.daemon_port())).expect("a daemon");
+        let requests = format!(
+            "HEAD {path} HTTP/1.1\r\n{host}\r\n\
+             GET /status HTTP/1.1\r\n{host}Connection: close\r\n\r\n"
+        );
+        stream.write_all(requests.as_bytes()).expect("sent");
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).expect("both, and the end");
+        let (head, rest) = answers.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("content-type: "), "{head}");
+        assert!(rest.starts_with("HTTP/1.1 200 ") && rest.ends_with('}'), "{path}: {rest}");
+    }
 }
 
 #[test]

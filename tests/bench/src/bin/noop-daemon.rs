@@ -1,4 +1,4 @@
-//! A daemon that does nothing: what HTTP and JSON alone cost.
+//! A daemon that does nothing: what HTTP and JSON alone cost, written as most are, on axum.
 //!
 //!     noop-daemon ADDRESS:PORT|SOCKET BYTES [JOURNAL]
 //!
