@@ -22,6 +22,10 @@ use crate::http::{Caller, Connection, Entrance, Routes};
 /// must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// So many come in before those who are in are served again: whoever floods the TCP socket keeps
+/// nobody of the unix socket waiting for all of its crowd.
+const BURST: usize = 16;
+
 /// The listeners and who answers on them.
 pub(super) struct Server {
     tcp: Vec<TcpListener>,
@@ -107,7 +111,12 @@ impl Server {
         connections: &mut Connections,
     ) -> End {
         let mut unneeded = std::pin::pin!(self.unneeded());
+        let mut burst = 0;
         loop {
+            if burst == BURST {
+                burst = 0;
+                tokio::task::yield_now().await;
+            }
             let accepted = tokio::select! {
                 biased;
                 () = &mut told => return End::Told,
@@ -116,7 +125,10 @@ impl Server {
                 () = &mut unneeded => return End::Idle,
             };
             match accepted {
-                Ok(client) => self.begin(client, connections),
+                Ok(client) => {
+                    self.begin(client, connections);
+                    burst += 1;
+                }
                 Err(error) => {
                     tracing::warn!("can't accept: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
