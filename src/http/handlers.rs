@@ -1,10 +1,9 @@
 //! A request becomes a call, a call an answer. Thin on purpose: what is decided is decided below.
 
 use std::borrow::Cow;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -13,6 +12,7 @@ use hyper::{Method, Response, StatusCode};
 use tokio::sync::watch;
 
 use super::extract::{self, json, optional_json, parameter, port, queried, queried_port};
+use super::gathering::Member;
 use super::refusal::Refusal;
 use super::reply::{self, Reply};
 use super::routes::{self, Found, Route};
@@ -29,6 +29,7 @@ pub(super) struct Client {
     pub(super) coordinator: Arc<Coordinator>,
     pub(super) peer: Peer,
     pub(super) stop: watch::Receiver<Stop>,
+    pub(super) member: Member,
 }
 
 /// How many suggestions are given when nobody says.
@@ -140,8 +141,8 @@ enum Work {
 }
 
 /// Carries out a call. What has to wait is small: the call itself is not kept.
-fn carry_out(client: &Client, call: Call) -> impl Future<Output = Outcome> + use<> {
-    let (coordinator, peer) = (client.coordinator.clone(), client.peer);
+fn carry_out(client: &Client, call: Call) -> impl Future<Output = Outcome> + use<'_> {
+    let (coordinator, peer) = (&client.coordinator, client.peer);
     let work = if call.is_slow() {
         let coordinator = coordinator.clone();
         Work::Aside(aside(move || coordinator.call(&call, peer)))
@@ -152,7 +153,7 @@ fn carry_out(client: &Client, call: Call) -> impl Future<Output = Outcome> + use
         let done = match work {
             Work::Decided(Ok(decided)) => {
                 if decided.is_waiting() {
-                    after_the_others().await;
+                    client.member.gather().await;
                 }
                 coordinator.written(decided)
             }
@@ -163,25 +164,12 @@ fn carry_out(client: &Client, call: Call) -> impl Future<Output = Outcome> + use
             Ok(Answer { body, created: true }) => Ok(reply::json(StatusCode::CREATED, body)),
             Ok(Answer { body, created: false }) => Ok(reply::json(StatusCode::OK, body)),
             Err(error @ Error::PortUnavailable { allocated_to: None, .. }) => {
+                let coordinator = coordinator.clone();
                 Err(aside(move || coordinator.name_holder(error)).await.into())
             }
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Lets everybody else go first whose request has arrived: then one append serves all.
-async fn after_the_others() {
-    let mut has_waited = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut has_waited, true) {
-            return Poll::Ready(());
-        }
-        // To the end of the queue, without a look at what arrives meanwhile.
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Work on another thread.

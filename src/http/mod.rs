@@ -5,6 +5,7 @@
 
 mod activity;
 mod extract;
+mod gathering;
 mod guard;
 mod handlers;
 mod refusal;
@@ -34,6 +35,7 @@ pub use activity::Activity;
 pub use guard::{Caller, Connection, Entrance};
 pub use routes::ROUTES;
 
+use gathering::{Gathering, Member};
 use handlers::Client;
 use refusal::Refusal;
 use reply::Reply;
@@ -79,12 +81,13 @@ pub struct Seat {
 pub struct Routes {
     coordinator: Arc<Coordinator>,
     activity: Activity,
+    gathering: Arc<Gathering>,
 }
 
 impl Routes {
     /// The routes, ready to serve connections.
     pub fn new(coordinator: Arc<Coordinator>) -> Self {
-        Self { coordinator, activity: Activity::default() }
+        Self { coordinator, activity: Activity::default(), gathering: Arc::default() }
     }
 
     /// Whether anybody is being served.
@@ -103,12 +106,16 @@ impl Routes {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { coordinator, activity } = self;
+        let Self { coordinator, activity, gathering } = self;
         // Whoever has just connected is about to ask.
         let arrived = Arc::new(Mutex::new(Some(activity.begin())));
         let newcomer = arrived.clone();
-        let client =
-            Arc::new(Client { coordinator, peer: connection.caller.peer(), stop: stop.clone() });
+        let client = Arc::new(Client {
+            coordinator,
+            peer: connection.caller.peer(),
+            stop: stop.clone(),
+            member: Member::of(gathering),
+        });
         let progress = Progress::new();
         let (working, streaming) = (progress.clone(), streams.clone());
         let stream = Wire::new(stream, progress.clone(), streams.clone());
