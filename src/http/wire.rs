@@ -148,6 +148,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.progress.0.blocked.store(written.is_pending(), Ordering::Relaxed);
+        if written.is_pending() {
+            // hyper does not come to flush.
+            self.look_for_the_reader(context)?;
+        }
         written
     }
 

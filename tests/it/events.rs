@@ -225,13 +225,13 @@ fn a_reader_that_goes_is_let_go_at_once() {
         let list = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("a living daemon");
         list.count()
     };
-    let before = descriptors();
-    let streams = [Stream::open(&home), Stream::open(&home), Stream::open(&home)];
-    assert!(descriptors() >= before + streams.len());
+    let streams = [(); 8].map(|()| Stream::open(&home));
+    let open = descriptors();
     drop(streams);
-    // Long before it would be found out by what is written to it.
+    // Long before it would be found out by what is written to them. One more may have come that the
+    // daemon keeps for itself.
     eventually(Duration::from_secs(5), || match descriptors() {
-        open if open > before => Err(format!("{open} descriptors, {before} before")),
+        left if left > open - 7 => Err(format!("{left} descriptors, {open} before")),
         _ => Ok(()),
     });
 }

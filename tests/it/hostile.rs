@@ -216,7 +216,9 @@ fn who_shuts_down_its_side_is_answered() {
     let mut stream = open(&home).expect("a daemon");
     stream.write_all(get("/events").as_bytes()).expect("sent");
     stream.shutdown(Shutdown::Write).expect("half of it");
-    stream.read_to_end(&mut Vec::new()).expect("the end");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("a head, and the end");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let mut stream = open(&home).expect("a daemon");
     let half = head(&home, &format!("{JSON}Content-Length: 1000\r\n\r\n{{"));
     stream.write_all(half.as_bytes()).expect("sent");
