@@ -1,7 +1,6 @@
 //! A call as HTTP says it: method, path, body.
 
-use std::fmt::Write as _;
-
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use ureq::http::Method;
 
@@ -72,19 +71,12 @@ impl From<&Call> for Request {
     }
 }
 
-/// `prefix` and `part`, whose every byte but the unreserved ones is percent-encoded (RFC 3986, 2.3).
+/// All but the unreserved characters (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// `prefix` and `part`, which stays one part of the path whatever it is.
 fn path(prefix: &str, part: &str) -> String {
-    let mut path = String::with_capacity(prefix.len() + part.len());
-    path.push_str(prefix);
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path
+    format!("{prefix}{}", utf8_percent_encode(part, RESERVED))
 }
 
 #[cfg(test)]
