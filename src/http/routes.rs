@@ -1,4 +1,5 @@
-//! The routes: one table, for the router and for whoever compares it with what is written of it.
+//! The routes: one table, for what a request finds and for whoever compares it with what is written
+//! of it.
 
 use hyper::Method;
 
@@ -21,10 +22,12 @@ macro_rules! routes {
     };
 }
 
+// The first path that matches counts, whatever its methods: what is written out stands before what
+// has a parameter.
 routes! {
     POST "/allocate" => Allocate;
-    DELETE "/allocate/{lockId}" => Release;
     POST "/allocate/batch" => AllocateBatch;
+    DELETE "/allocate/{lockId}" => Release;
     POST "/allocate/{lockId}/renew" => Renew;
     GET "/check/{port}" => Check;
     GET "/suggest/{serviceType}" => Suggest;
@@ -79,11 +82,10 @@ impl Row {
 
 /// Finds the route of a request.
 pub(super) fn find<'p>(method: &Method, path: &'p str) -> Found<'p> {
-    // A path that is written out comes before one with a parameter, whatever their methods.
-    let is_written_out = !path.contains('{') && ROWS.iter().any(|row| row.path == path);
+    let matching = |row: &Row| Some((row.path, row.parameter(path)?));
+    let Some((found, parameter)) = ROWS.iter().find_map(matching) else { return Found::Nowhere };
     let mut allowed = Vec::new();
-    for row in ROWS.iter().filter(|row| !is_written_out || row.path == path) {
-        let Some(parameter) = row.parameter(path) else { continue };
+    for row in ROWS.iter().filter(|row| row.path == found) {
         if row.takes(method) {
             return Found::Route(row.route, parameter);
         }
@@ -92,7 +94,7 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> Found<'p> {
             allowed.push("HEAD");
         }
     }
-    if allowed.is_empty() { Found::Nowhere } else { Found::OtherMethod(allowed.join(",")) }
+    Found::OtherMethod(allowed.join(","))
 }
 
 #[cfg(test)]
