@@ -221,16 +221,12 @@ fn a_daemon_that_ends_ends_its_streams_and_does_not_wait_for_them() {
 fn a_reader_that_goes_is_let_go_at_once() {
     let home = Home::new();
     let daemon = home.daemon();
-    let descriptors = || {
-        let list = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("a living daemon");
-        list.count()
-    };
     let streams = [(); 8].map(|()| Stream::open(&home));
-    let open = descriptors();
+    let open = daemon.descriptors();
     drop(streams);
     // Long before it would be found out by what is written to them. One more may have come that the
     // daemon keeps for itself.
-    eventually(Duration::from_secs(5), || match descriptors() {
+    eventually(Duration::from_secs(5), || match daemon.descriptors() {
         left if left > open - 7 => Err(format!("{left} descriptors, {open} before")),
         _ => Ok(()),
     });

@@ -21,14 +21,13 @@ impl Use {
         let status = status.expect("a living daemon");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
         let memory = line.split_whitespace().next().expect("a number").parse();
-        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("/proc");
         let state = home.state_dir().expect("a state directory");
         let files = std::fs::read_dir(state).expect("a directory").flatten();
         let lengths: Vec<_> =
             files.map(|file| file.metadata().map_or(0, |metadata| metadata.len())).collect();
         Self {
             memory_kib: memory.expect("a number"),
-            descriptors: descriptors.count(),
+            descriptors: daemon.descriptors(),
             state_files: lengths.len(),
             state_bytes: lengths.iter().sum(),
         }

@@ -49,6 +49,12 @@ impl Daemon {
         self.process.pid()
     }
 
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let list = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        list.expect("a living daemon").count()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
