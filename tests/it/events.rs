@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -232,12 +232,8 @@ fn a_reader_that_goes_is_let_go_at_once() {
     });
 }
 
-#[test]
-fn a_reader_that_reads_nothing_holds_nobody_up() {
-    let home = Home::new();
-    let daemon = home.daemon();
-    let mut idle = Stream::open(&home);
-    // More than the kernel's buffers and the daemon's backlog take.
+/// Lets more happen than the kernel's buffers and the daemon's backlog for one reader take.
+fn flood(home: &Home) {
     let mut connection = home.connect();
     let project = format!("/{}", "x".repeat(4000));
     let request = json!({ "service_type": "dev", "project_path": project });
@@ -247,10 +243,34 @@ fn a_reader_that_reads_nothing_holds_nobody_up() {
         connection.send(&batch).expect("an answer").expect(201);
         connection.send(&end).expect("an answer").expect(200);
     }
+}
+
+#[test]
+fn a_reader_that_reads_nothing_holds_nobody_up() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let mut idle = Stream::open(&home);
+    flood(&home);
     daemon.is_well(&home);
     let lagged = std::iter::from_fn(|| Some(idle.any())).find(|(name, _)| name == "lagged");
     let (_, data) = lagged.expect("a stream without end");
     assert!(data["missed"].as_u64().is_some_and(|missed| missed > 0), "{data}");
+}
+
+#[test]
+fn a_reader_that_goes_with_all_of_it_unread_is_let_go_at_once() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let idle = Stream::open(&home);
+    flood(&home);
+    let open = daemon.descriptors();
+    // Not a close: with what is unread it would be a reset, and fail the daemon's write.
+    idle.0.get_ref().shutdown(Shutdown::Write).expect("a connection");
+    // Long before the daemon gives up on a reader that takes nothing.
+    eventually(Duration::from_secs(5), || match daemon.descriptors() {
+        left if left >= open => Err(format!("{left} descriptors, {open} before")),
+        _ => Ok(()),
+    });
 }
 
 /// Starts `styxy ARGS` with its stdout to be read.
