@@ -27,7 +27,7 @@ use std::path::Path;
 use evidence::{Evidence, Found};
 pub use hand_over::HandOver;
 use hand_over::Way;
-use table::{Program, programs};
+use table::{Program, started_by};
 use target::{Line, Target, follow};
 
 /// What a command or directory was recognised as.
@@ -123,7 +123,7 @@ fn of_program(line: &Line) -> Option<Recognised> {
     let (name, arguments) = line.words.split_first()?;
     let name = name.base();
     let arguments: Vec<_> = arguments.iter().map(|word| word.text.as_str()).collect();
-    let program = programs().find(|program| program.is_started_by(name, &arguments))?;
+    let program = started_by(name, &arguments)?;
     let why = match &line.script {
         Some((script, manifest)) => format!("script '{script}' of {manifest} runs {name}"),
         None => format!("the command runs {name}"),

@@ -1,6 +1,6 @@
 //! Programs that run the project's own code, or another program that is written in their language.
 
-use super::table::programs;
+use super::table::started_by;
 use super::word::{Word, base};
 
 /// What a runtime does.
@@ -95,8 +95,8 @@ impl Runtime {
         let name = Word { text: program_of(file).to_owned(), ..words[0] };
         let words = [&[name], &words[1..]].concat();
         let arguments: Vec<_> = words[1..].iter().map(|word| word.text.as_str()).collect();
-        let is_program = file.contains("node_modules/")
-            || programs().any(|program| program.is_started_by(&words[0].text, &arguments));
+        let is_program =
+            file.contains("node_modules/") || started_by(&words[0].text, &arguments).is_some();
         if is_program { Run::Program(words) } else { Run::OwnCode(self.kind) }
     }
 }

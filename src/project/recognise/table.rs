@@ -20,6 +20,13 @@ pub(super) fn programs() -> impl Iterator<Item = Program> {
     rows().filter_map(Program::read)
 }
 
+/// The one whose server a command line starts. `name` is its program's, without the path.
+pub(super) fn started_by(name: &str, arguments: &[&str]) -> Option<Program> {
+    // To look for a word takes a tenth of the time of reading all rows.
+    let mut named = rows().filter(|row| row.contains(name)).filter_map(Program::read);
+    named.find(|program| program.is_started_by(name, arguments))
+}
+
 fn rows() -> impl Iterator<Item = &'static str> {
     include_str!("programs.txt").lines().filter(|line| !line.starts_with('#'))
 }
@@ -45,8 +52,8 @@ impl Program {
         self.commands.split(',').map(str::trim).filter(|command| !command.is_empty())
     }
 
-    /// Whether this command line starts its server. `name` is the program's, without its path.
-    pub(super) fn is_started_by(self, name: &str, arguments: &[&str]) -> bool {
+    /// Whether this command line starts its server.
+    fn is_started_by(self, name: &str, arguments: &[&str]) -> bool {
         let has = |wanted: &str| {
             arguments.iter().any(|argument| {
                 // A task of Gradle may stand behind the path of its project.
