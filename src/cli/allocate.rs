@@ -250,7 +250,7 @@ fn variables(answer: &AllocateResponse, index: usize) -> (String, String) {
 mod tests {
     use clap::Parser;
 
-    use super::super::args::{Cli, Command};
+    use super::super::args::{Cli, Command, Deferred};
     use super::super::words::tests::web;
     use super::*;
     use crate::api::Allocation;
@@ -258,7 +258,7 @@ mod tests {
     fn args(line: &[&str]) -> Allocate {
         let cli = Cli::try_parse_from(["styxy", "allocate"].iter().chain(line)).expect("it parses");
         match cli.command {
-            Command::Allocate(args) => args,
+            Command::Allocate(Deferred(args)) => args,
             other => panic!("{other:?}"),
         }
     }

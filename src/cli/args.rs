@@ -1,5 +1,6 @@
 //! The command line, as clap sees it.
 
+mod deferred;
 mod values;
 
 use std::ffi::OsString;
@@ -8,8 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::error::{Error, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub(super) use deferred::Deferred;
 use values::{Transport, key_value, lease, loopback, port_range, variable};
 
 /// The service type of whoever names none.
@@ -34,6 +37,28 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
+impl Cli {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    ///
+    /// What is to be printed instead: a help text, the version or what is wrong.
+    pub(super) fn of(line: &[OsString]) -> Result<Self, Error> {
+        let told = Self::try_parse_from(line);
+        let helps = |kind| {
+            use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
+            matches!(kind, DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand)
+        };
+        if told.as_ref().is_err_and(|error| helps(error.kind())) {
+            // It may tell what each command is for.
+            let mut all = Self::command();
+            all.build();
+            return Self::from_arg_matches(&all.try_get_matches_from(line)?);
+        }
+        told
+    }
+}
+
 /// The options that every command has.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(super) struct Global {
@@ -47,24 +72,24 @@ pub(super) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    Run(Run),
-    Allocate(Allocate),
-    Get(Get),
-    Wait(Wait),
-    Release(Release),
-    Check(Check),
-    Suggest(Suggest),
-    List(List),
-    Watch(Watch),
-    Scan(Scan),
-    Env(Env),
+    Run(Deferred<Run>),
+    Allocate(Deferred<Allocate>),
+    Get(Deferred<Get>),
+    Wait(Deferred<Wait>),
+    Release(Deferred<Release>),
+    Check(Deferred<Check>),
+    Suggest(Deferred<Suggest>),
+    List(Deferred<List>),
+    Watch(Deferred<Watch>),
+    Scan(Deferred<Scan>),
+    Env(Deferred<Env>),
     #[command(subcommand)]
-    Instance(Instance),
-    Cleanup(Cleanup),
+    Instance(Deferred<Instance>),
+    Cleanup(Deferred<Cleanup>),
     #[command(subcommand)]
-    Daemon(Daemon),
+    Daemon(Deferred<Daemon>),
     #[command(subcommand)]
-    Config(Config),
+    Config(Deferred<Config>),
     /// Check all that Styxy needs, and say what to do
     ///
     /// A line for each check: ok, warn or fail. It starts no daemon and changes nothing.
@@ -74,9 +99,9 @@ pub(super) enum Command {
 
 Exit codes: 0 nothing fails, 1 a check fails.")]
     Doctor,
-    Completions(Completions),
+    Completions(Deferred<Completions>),
     #[command(name = "__complete", hide = true)]
-    Complete(Complete),
+    Complete(Deferred<Complete>),
 }
 
 /// Run a command with a port of its own

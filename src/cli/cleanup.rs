@@ -56,7 +56,7 @@ fn request(args: &Cleanup, scope: impl FnOnce() -> Scope) -> Result<CleanupReque
 mod tests {
     use clap::Parser;
 
-    use super::super::args::{Cli, Command};
+    use super::super::args::{Cli, Command, Deferred};
     use super::*;
 
     /// An empty instance in place of whatever `STYXY_INSTANCE` the tests run with.
@@ -67,7 +67,7 @@ mod tests {
     ) -> Result<CleanupRequest, Failed> {
         let line = [&["styxy", "cleanup", "--instance", instance], line].concat();
         let cli = Cli::try_parse_from(line).expect("it parses");
-        let Command::Cleanup(args) = cli.command else { panic!("{:?}", cli.command) };
+        let Command::Cleanup(Deferred(args)) = cli.command else { panic!("{:?}", cli.command) };
         let instance = args.instance.id().map(str::to_owned);
         request(&args, || Scope { project: project.map(str::to_owned), instance })
     }

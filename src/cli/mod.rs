@@ -31,16 +31,17 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Deferred};
 use context::Context;
 use failure::Failed;
 
 /// Parses the arguments, does what they say, and tells the exit code.
 pub fn main() -> ExitCode {
     output::honour_force_color();
-    let cli = match Cli::try_parse() {
+    let line: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::of(&line) {
         Ok(cli) => cli,
         Err(error) => {
             // Help that a pager has closed, or a usage error that nobody can read: no more to do.
@@ -65,23 +66,23 @@ pub fn command() -> clap::Command {
 
 fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failed> {
     match command {
-        Command::Run(args) => run::run(context, &args),
-        Command::Allocate(args) => allocate::run(context, &args),
-        Command::Get(args) => get::run(context, &args),
-        Command::Wait(args) => wait::run(context, &args),
-        Command::Release(args) => release::run(context, &args),
-        Command::Check(args) => check::run(context, &args),
-        Command::Suggest(args) => suggest::run(context, &args),
-        Command::List(args) => list::run(context, &args),
-        Command::Watch(_) => watch::run(context),
-        Command::Scan(args) => scan::run(context, &args),
-        Command::Env(args) => env::run(context, &args),
-        Command::Instance(args) => instance::run(context, args),
-        Command::Cleanup(args) => cleanup::run(context, &args),
-        Command::Daemon(args) => daemon::run(context, args),
-        Command::Config(args) => config::run(context, &args),
+        Command::Run(Deferred(args)) => run::run(context, &args),
+        Command::Allocate(Deferred(args)) => allocate::run(context, &args),
+        Command::Get(Deferred(args)) => get::run(context, &args),
+        Command::Wait(Deferred(args)) => wait::run(context, &args),
+        Command::Release(Deferred(args)) => release::run(context, &args),
+        Command::Check(Deferred(args)) => check::run(context, &args),
+        Command::Suggest(Deferred(args)) => suggest::run(context, &args),
+        Command::List(Deferred(args)) => list::run(context, &args),
+        Command::Watch(Deferred(_)) => watch::run(context),
+        Command::Scan(Deferred(args)) => scan::run(context, &args),
+        Command::Env(Deferred(args)) => env::run(context, &args),
+        Command::Instance(Deferred(args)) => instance::run(context, args),
+        Command::Cleanup(Deferred(args)) => cleanup::run(context, &args),
+        Command::Daemon(Deferred(args)) => daemon::run(context, args),
+        Command::Config(Deferred(args)) => config::run(context, &args),
         Command::Doctor => doctor::run(context),
-        Command::Completions(args) => completions::run(&args),
-        Command::Complete(args) => Ok(complete::run(&args)),
+        Command::Completions(Deferred(args)) => completions::run(&args),
+        Command::Complete(Deferred(args)) => Ok(complete::run(&args)),
     }
 }

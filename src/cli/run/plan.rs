@@ -152,7 +152,7 @@ fn all_marks(args: &Run) -> impl Iterator<Item = Mark<'_>> {
 mod tests {
     use clap::Parser;
 
-    use super::super::super::args::{Cli, Command};
+    use super::super::super::args::{Cli, Command, Deferred};
     use super::*;
     use crate::project::Services;
 
@@ -164,7 +164,7 @@ mod tests {
         let config = Config::built_in();
         let line = [&["styxy", "run"], line].concat();
         let args = match Cli::try_parse_from(line).expect("it parses").command {
-            Command::Run(args) => args,
+            Command::Run(Deferred(args)) => args,
             other => panic!("{other:?}"),
         };
         let text = "[services.web]\nport = 5173\ndir = \"web\"\n[services.api]\ntype = \"api\"\n\
