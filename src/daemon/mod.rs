@@ -189,7 +189,7 @@ async fn serve(
     let mut interrupted = signal(SignalKind::interrupt()).map_err(machine)?;
     let server = Server::new(coordinator.clone(), bound).map_err(machine)?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(upkeep::run(coordinator.clone()));
+    tasks.spawn(upkeep::run(coordinator.clone(), server.activity().clone()));
     tasks.spawn(upkeep::reap(coordinator.clone()));
     if configuration.has_errors() {
         tasks.spawn(configuration.mend(coordinator.clone()));

@@ -16,7 +16,7 @@ use super::listeners::{Bound, OwnPath};
 use crate::coordinator::{Coordinator, Peer};
 use crate::detect::peer::{self, Credentials};
 use crate::detect::{namespace, sockets};
-use crate::http::{Caller, Connection, Entrance, Routes};
+use crate::http::{Activity, Caller, Connection, Entrance, Routes};
 
 /// How long to wait when no descriptor is left to accept with (EMFILE of accept(2)): a connection
 /// must end first.
@@ -80,6 +80,11 @@ impl Server {
 
     pub(super) fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Whether anybody is being served.
+    pub(super) fn activity(&self) -> &Activity {
+        self.routes.activity()
     }
 
     /// Accepts and answers until it is `told` to end or nobody needs it; says so to `ending`, and
@@ -166,7 +171,7 @@ impl Server {
 
     /// How long nobody has needed the daemon: no allocation, no instance, no request in progress.
     fn idle_for(&self) -> Option<Duration> {
-        Some(self.coordinator.idle_for()?.min(self.routes.activity().quiet_for()?))
+        Some(self.coordinator.idle_for()?.min(self.activity().quiet_for()?))
     }
 
     /// Closes the listeners. Those of systemd stay open over there, and the next process serves who

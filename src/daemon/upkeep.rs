@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::coordinator::{Coordinator, Upkeep};
 use crate::detect::descriptors;
+use crate::http::Activity;
 
 /// How often the ports of allocations are looked at for listeners that came or went. A second is
 /// what a person waits without noticing; one look costs a fraction of a millisecond.
@@ -21,6 +22,11 @@ const AWAITED_INTERVAL: Duration = Duration::from_millis(40);
 /// How soon after the first allocation new processes are met, so that a death before the first look
 /// finds them known. At once it would take a processor from the program that is about to start.
 const FIRST_MEETING: Duration = Duration::from_millis(250);
+
+/// How long nobody must have asked for anything when they are met: who asks for one port after the
+/// other would share the processors with a walk of milliseconds that nobody needs yet. Who goes on
+/// asking for a second meets it with the first look.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// How often a state that can't be used or written is tried again.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,7 +57,7 @@ pub(super) async fn reap(coordinator: Arc<Coordinator>) {
 }
 
 /// Keeps deadlines, follows listeners, and runs the safety net.
-pub(super) async fn run(coordinator: Arc<Coordinator>) {
+pub(super) async fn run(coordinator: Arc<Coordinator>, activity: Activity) {
     let net_interval = || {
         let interval = coordinator.config().daemon.reap_interval;
         if coordinator.is_sound() { interval } else { interval.min(RETRY_INTERVAL) }
@@ -89,12 +95,9 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
             looked = Some(Instant::now());
             continue;
         }
-        if meeting.is_some_and(|it| it <= now) {
-            meeting = None;
-            if coordinator.has_newcomers() {
-                let coordinator = coordinator.clone();
-                walk(move || coordinator.meet_processes()).await;
-            }
+        if is_time_to_meet(&mut meeting, activity.quiet_for(), now) && coordinator.has_newcomers() {
+            let coordinator = coordinator.clone();
+            walk(move || coordinator.meet_processes()).await;
             continue;
         }
         let wake = [look, deadline, asking, meeting].into_iter().flatten().fold(net, Instant::min);
@@ -117,6 +120,16 @@ fn next_look(looked: &mut Option<Instant>, plan: &Upkeep, now: Instant) -> Optio
     }
     let interval = if plan.is_awaited { AWAITED_INTERVAL } else { LISTENER_INTERVAL };
     Some(*looked.get_or_insert(now) + interval)
+}
+
+/// Whether new processes are to be met now. `quiet` is how long nobody has been served.
+fn is_time_to_meet(meeting: &mut Option<Instant>, quiet: Option<Duration>, now: Instant) -> bool {
+    if meeting.is_none_or(|due| now < due) {
+        return false;
+    }
+    let is_quiet = quiet.is_some_and(|quiet| quiet >= QUIET);
+    *meeting = (!is_quiet).then(|| now + QUIET);
+    is_quiet
 }
 
 /// Looks at all allocations, for the processes of the sockets that are new, and for new processes.
@@ -146,6 +159,22 @@ async fn walk(walk: impl FnOnce() + Send + 'static) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn new_processes_are_met_once_nobody_asks() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let ago = |milliseconds| Some(Duration::from_millis(milliseconds));
+        let mut meeting = None;
+        assert!(!is_time_to_meet(&mut meeting, ago(1000), at(1000)), "nobody is to be met");
+        meeting = Some(at(250));
+        assert!(!is_time_to_meet(&mut meeting, ago(249), at(249)), "it is too early");
+        assert!(!is_time_to_meet(&mut meeting, None, at(250)), "somebody is served");
+        assert_eq!(meeting, Some(at(270)), "so it is tried again");
+        assert!(!is_time_to_meet(&mut meeting, ago(19), at(270)), "somebody was, just now");
+        assert!(is_time_to_meet(&mut meeting, ago(20), at(290)));
+        assert!(!is_time_to_meet(&mut meeting, ago(40), at(310)), "they were met");
+    }
 
     #[test]
     fn the_first_look_comes_an_interval_after_the_first_allocation() {
