@@ -87,7 +87,7 @@ impl Registry {
         if let Some(previous) = request.previous {
             return self.take_over(previous, request, machine, now);
         }
-        if let Some(entry) = self.tables.allocations.get(&request.lock_id) {
+        if let Some(entry) = self.tables.entry(request.lock_id) {
             return repeated(request, &entry.allocation);
         }
         let beside = match self.reuse(request, machine, now)? {
@@ -375,7 +375,7 @@ impl Registry {
         length: Option<Duration>,
         now: Moment,
     ) -> Result<Lease, Error> {
-        let entry = self.tables.allocations.get(&lock_id);
+        let entry = self.tables.entry(lock_id);
         let entry = entry.ok_or_else(|| Error::UnknownLock(lock_id.to_string()))?;
         let mut allocation = entry.allocation.clone();
         let last = allocation.lease.map(|lease| Duration::from_millis(lease.length_ms));

@@ -31,7 +31,7 @@ impl Registry {
     /// What keeps `lock_id` alive, the strongest first; `None` for one that should end, or is not
     /// there.
     pub fn holder(&self, lock_id: Uuid, now: Moment) -> Option<Holder> {
-        self.holder_of(self.tables.allocations.get(&lock_id)?, now)
+        self.holder_of(self.tables.entry(lock_id)?, now)
     }
 
     fn holder_of(&self, entry: &Entry, now: Moment) -> Option<Holder> {
@@ -104,12 +104,12 @@ impl Registry {
     fn lose_owners(&mut self, lock_ids: &[Uuid], machine: &mut impl Machine, now: Moment) {
         let mut orphans = Vec::new();
         for lock_id in lock_ids {
-            let Some(entry) = self.tables.allocations.get(lock_id) else { continue };
+            let Some(entry) = self.tables.entry(*lock_id) else { continue };
             let dead = entry.allocation.owner.map(|owner| owner.process);
             self.undo.push(Undo::Dead(*lock_id, self.tables.set_dead(*lock_id, dead)));
             self.look(*lock_id, machine);
             if let Some(owner) = dead
-                && let Some(entry) = self.tables.allocations.get(lock_id)
+                && let Some(entry) = self.tables.entry(*lock_id)
                 && !has_served(entry)
             {
                 let Allocation { lock_id, allocated_at_ms, .. } = entry.allocation;
@@ -122,7 +122,7 @@ impl Registry {
         let heirs = if orphans.is_empty() { HashMap::new() } else { machine.heirs(&orphans) };
         for lock_id in lock_ids {
             if let Some(heir) = heirs.get(lock_id)
-                && let Some(entry) = self.tables.allocations.get(lock_id)
+                && let Some(entry) = self.tables.entry(*lock_id)
             {
                 let allocation = Allocation { owner: Some(*heir), ..entry.allocation.clone() };
                 self.record(Change::Allocation(allocation));
@@ -136,7 +136,7 @@ impl Registry {
     /// Whether the death of an owner would make somebody look for its heirs.
     pub fn awaits_heirs(&self) -> bool {
         let may_leave_heirs = |entry: &Entry| entry.living_owner().is_some() && !has_served(entry);
-        self.tables.allocations.values().any(may_leave_heirs)
+        self.tables.allocations.values().any(|entry| may_leave_heirs(entry))
     }
 
     /// Looks at every allocation: listeners that came and went, leases that ran out, programs that
@@ -175,7 +175,7 @@ impl Registry {
         let now_ms = milliseconds(now.monotonic);
         for lock_id in self.tables.leases_until(now_ms) {
             self.look(lock_id, machine);
-            let Some(entry) = self.tables.allocations.get(&lock_id) else { continue };
+            let Some(entry) = self.tables.entry(lock_id) else { continue };
             if self.holder_of(entry, now).is_none() {
                 self.end(lock_id, Reason::LeaseExpired);
             } else if entry.allocation.lease.is_some() {
@@ -191,13 +191,13 @@ impl Registry {
     pub fn refresh(&mut self, lock_id: Uuid, machine: &mut impl Machine, now: Moment) {
         let had_listener = self.has_own_listener(lock_id);
         self.look(lock_id, machine);
-        let Some(entry) = self.tables.allocations.get(&lock_id) else { return };
+        let Some(entry) = self.tables.entry(lock_id) else { return };
         let reason = if had_listener { Reason::ListenerGone } else { lapse(&entry.allocation) };
         self.end_unless_held(lock_id, reason, now);
     }
 
     fn has_own_listener(&self, lock_id: Uuid) -> bool {
-        let entry = self.tables.allocations.get(&lock_id);
+        let entry = self.tables.entry(lock_id);
         entry.and_then(|entry| entry.listener.as_ref()).is_some_and(|listener| listener.own)
     }
 
@@ -209,7 +209,7 @@ impl Registry {
 
     /// Sees who listens on the port of an allocation. The first own listener takes over.
     pub(super) fn look(&mut self, lock_id: Uuid, machine: &mut impl Machine) {
-        let Some(entry) = self.tables.allocations.get(&lock_id) else { return };
+        let Some(entry) = self.tables.entry(lock_id) else { return };
         let listener = machine.listener(&entry.allocation);
         let own = |listener: &Listener| listener.own;
         // A socket whose process isn't known yet counts as own, but it doesn't take over: it may
@@ -248,14 +248,14 @@ impl Registry {
     }
 
     pub(super) fn end_unless_held(&mut self, lock_id: Uuid, reason: Reason, now: Moment) {
-        let Some(entry) = self.tables.allocations.get(&lock_id) else { return };
+        let Some(entry) = self.tables.entry(lock_id) else { return };
         if self.holder_of(entry, now).is_none() {
             self.end(lock_id, reason);
         }
     }
 
     pub(super) fn end(&mut self, lock_id: Uuid, reason: Reason) -> Option<Allocation> {
-        let entry = self.tables.allocations.get(&lock_id)?;
+        let entry = self.tables.entry(lock_id)?;
         let allocation = entry.allocation.clone();
         self.record(Change::Released { lock_id, reason });
         self.events.push(Event::Released(Box::new(allocation.clone()), reason));
@@ -289,7 +289,7 @@ impl Registry {
     pub(super) fn examine(&mut self, lock_ids: &[Uuid], machine: &mut impl Machine, now: Moment) {
         let mut orphans = Vec::new();
         for lock_id in lock_ids {
-            let Some(entry) = self.tables.allocations.get(lock_id) else { continue };
+            let Some(entry) = self.tables.entry(*lock_id) else { continue };
             if entry.living_owner().is_some_and(|owner| !machine.is_alive(owner.process)) {
                 orphans.push(*lock_id);
             } else {

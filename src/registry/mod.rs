@@ -249,7 +249,7 @@ impl Registry {
             .values()
             // `both` stands in the index twice, one after the other.
             .filter(move |lock_id| last.replace(**lock_id) != Some(**lock_id))
-            .filter_map(|lock_id| self.tables.allocations.get(lock_id))
+            .filter_map(|lock_id| self.tables.entry(*lock_id))
     }
 
     /// The ports that are allocated, in their order; one may come twice.
@@ -272,7 +272,7 @@ impl Registry {
 
     /// One allocation.
     pub fn allocation(&self, lock_id: Uuid) -> Option<&Allocation> {
-        self.tables.allocations.get(&lock_id).map(|entry| &entry.allocation)
+        self.tables.entry(lock_id).map(|entry| &entry.allocation)
     }
 
     /// The allocation that has `port` for a transport of `protocol`.
@@ -282,7 +282,7 @@ impl Registry {
 
     /// Who listens on the port of an allocation, as it was seen last.
     pub fn listener(&self, lock_id: Uuid) -> Option<&Listener> {
-        self.tables.allocations.get(&lock_id)?.listener.as_ref()
+        self.tables.entry(lock_id)?.listener.as_ref()
     }
 
     /// The instances, by id.

@@ -94,7 +94,7 @@ impl Registry {
     /// The live allocations of a named service with just that protocol.
     fn service(&self, project: Option<&str>, name: &str, protocol: Protocol) -> Vec<&Entry> {
         let ids = self.tables.of_service(project, name).iter();
-        ids.filter_map(|lock_id| self.tables.allocations.get(lock_id))
+        ids.filter_map(|lock_id| self.tables.entry(*lock_id))
             .filter(|entry| entry.allocation.protocol == protocol)
             .collect()
     }
@@ -102,7 +102,7 @@ impl Registry {
     /// Gives an allocation that nobody uses to whoever asks now.
     pub(super) fn hand_over(&mut self, lock_id: Uuid, request: &Request, now: Moment) -> Granted {
         let mut notes = self.other_port(lock_id, request);
-        if let Some(entry) = self.tables.allocations.get(&lock_id) {
+        if let Some(entry) = self.tables.entry(lock_id) {
             let mut allocation = entry.allocation.clone();
             // The name says which service it is; its new owner may know better what it is.
             allocation.service_type.clone_from(&request.service_type);

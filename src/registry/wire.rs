@@ -20,7 +20,7 @@ pub(crate) fn timestamp(unix_ms: u64) -> String {
 impl Registry {
     /// One allocation as the interface shows it.
     pub fn show(&self, lock_id: Uuid, now: Moment) -> Option<api::Allocation> {
-        self.tables.allocations.get(&lock_id).map(|entry| Self::entry_to_wire(entry, now))
+        self.tables.entry(lock_id).map(|entry| Self::entry_to_wire(entry, now))
     }
 
     /// The live allocations as the interface shows them, by port.
