@@ -10,7 +10,9 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Home, PATIENCE, Request, Running, Serve, eventually, owner, port_of, serve};
+use crate::support::{
+    Connection, Home, PATIENCE, Request, Running, Serve, eventually, owner, port_of, serve,
+};
 
 /// An event stream over TCP, as any program would read it.
 struct Stream(BufReader<TcpStream>);
@@ -233,8 +235,7 @@ fn a_reader_that_goes_is_let_go_at_once() {
 }
 
 /// Lets more happen than the kernel's buffers and the daemon's backlog for one reader take.
-fn flood(home: &Home) {
-    let mut connection = home.connect();
+fn flood(connection: &mut Connection) {
     let project = format!("/{}", "x".repeat(4000));
     let request = json!({ "service_type": "dev", "project_path": project });
     let batch = Request::json("POST", "/allocate/batch", &json!({ "requests": vec![request; 12] }));
@@ -250,7 +251,7 @@ fn a_reader_that_reads_nothing_holds_nobody_up() {
     let home = Home::new();
     let daemon = home.daemon();
     let mut idle = Stream::open(&home);
-    flood(&home);
+    flood(&mut home.connect());
     daemon.is_well(&home);
     let lagged = std::iter::from_fn(|| Some(idle.any())).find(|(name, _)| name == "lagged");
     let (_, data) = lagged.expect("a stream without end");
@@ -262,7 +263,9 @@ fn a_reader_that_goes_with_all_of_it_unread_is_let_go_at_once() {
     let home = Home::new();
     let daemon = home.daemon();
     let idle = Stream::open(&home);
-    flood(&home);
+    // It stays open, so that the reader's descriptor alone can go.
+    let mut connection = home.connect();
+    flood(&mut connection);
     let open = daemon.descriptors();
     // Not a close: with what is unread it would be a reset, and fail the daemon's write.
     idle.0.get_ref().shutdown(Shutdown::Write).expect("a connection");
