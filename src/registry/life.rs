@@ -135,8 +135,8 @@ impl Registry {
 
     /// Whether the death of an owner would make somebody look for its heirs.
     pub fn awaits_heirs(&self) -> bool {
-        let may_leave_heirs = |entry: &Entry| entry.living_owner().is_some() && !has_served(entry);
-        self.tables.allocations.values().any(|entry| may_leave_heirs(entry))
+        let mut entries = self.tables.allocations.values();
+        entries.any(|entry| entry.living_owner().is_some() && !has_served(entry))
     }
 
     /// Looks at every allocation: listeners that came and went, leases that ran out, programs that
